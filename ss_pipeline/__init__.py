@@ -1,0 +1,1 @@
+"""ss_pipeline: plain-language analysis requests become reviewed, published drafts."""

@@ -1,0 +1,1 @@
+"""Where a job's files live: inputs, profiles, drafts, published reports."""

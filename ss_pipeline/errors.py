@@ -1,0 +1,246 @@
+"""Every error this package raises on purpose, in one tree.
+
+What lives here: the classes, their codes, and what a person should do about each. What does not: HTTP statuses
+(the API's business) and wording for the terminal (the CLI's).
+
+    SSError                              code                          retryable
+    ├── SettingsError                    SETTINGS_INVALID              no
+    ├── JobError
+    │   ├── JobNotFoundError             JOB_NOT_FOUND                 no
+    │   ├── JobExistsError               JOB_ALREADY_EXISTS            no
+    │   ├── JobDataCorruptedError        JOB_DATA_CORRUPTED            no
+    │   ├── JobVersionConflictError      JOB_VERSION_CONFLICT          yes
+    │   ├── JobIllegalTransitionError    JOB_ILLEGAL_TRANSITION        no
+    │   └── JobRollbackRefusedError      JOB_ROLLBACK_REFUSED          no
+    ├── StoreError
+    │   ├── DocumentExistsError          STORE_DOCUMENT_EXISTS         no
+    │   ├── DocumentNotFoundError        STORE_DOCUMENT_NOT_FOUND      no
+    │   ├── DocumentChangedError         STORE_DOCUMENT_CHANGED        yes
+    │   ├── StoreUnavailableError        STORE_UNAVAILABLE             yes
+    │   └── StaleFenceError              CLAIM_STALE_FENCE             no
+    ├── ClaimLostError                   CLAIM_LOST                    no
+    ├── ArtifactError
+    │   ├── ArtifactNotFoundError        ARTIFACT_NOT_FOUND            no
+    │   └── ArtifactPathUnsafeError      ARTIFACT_PATH_UNSAFE          no
+    ├── SubmissionRefusedError           SUBMISSION_* (given)          no
+    ├── InputRefusedError                INPUT_* (given)               no
+    ├── DraftError                       DRAFT_* (given)               no
+    ├── DecisionError                    DECISION_* (given)            no
+    ├── PublicationError                 PUBLICATION_* (given)         no
+    └── StackError                       STACK_* (given)               no
+"""
+
+from typing import ClassVar
+
+
+class SSError(Exception):
+    """The root: a fault with a stable code, a sentence for a person, and what that person can do.
+
+    Args:
+        message: What is wrong, naming the thing. One sentence, no traceback, no secret.
+        todo: What to do about it; defaults to the class's own advice.
+        code: Overrides the class's code where one class serves a family of codes.
+    """
+
+    code: ClassVar[str] = "SS_ERROR"
+    retryable: ClassVar[bool] = False
+    advice: ClassVar[str] = "See docs/life-of-a-job.md for what this code means."
+
+    def __init__(self, message: str, *, todo: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.todo = todo or self.advice
+        self.error_code = code or self.code
+
+    def as_document(self) -> dict[str, str | bool]:
+        """The error as the JSON object shown to users: code, message, todo, retryable."""
+        return {
+            "code": self.error_code,
+            "message": self.message,
+            "todo": self.todo,
+            "retryable": self.retryable,
+        }
+
+
+class SettingsError(SSError):
+    """A setting (environment variable) has a value that cannot be used."""
+
+    code = "SETTINGS_INVALID"
+    advice = "Correct the variable named here; docs/configuration.md lists every one with its allowed values."
+
+
+class JobError(SSError):
+    """Something is wrong with one job."""
+
+
+class JobNotFoundError(JobError):
+    """No job of this id belongs to this tenant."""
+
+    code = "JOB_NOT_FOUND"
+    advice = "List what is there with: ss-pipeline list"
+
+    def __init__(self, job_id: str, *, tenant_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r} for tenant {tenant_id!r}")
+
+
+class JobExistsError(JobError):
+    """A job of this id was created before."""
+
+    code = "JOB_ALREADY_EXISTS"
+    advice = "Create the job under another id, or load the one that exists."
+
+    def __init__(self, job_id: str, *, tenant_id: str) -> None:
+        super().__init__(f"job {job_id!r} of tenant {tenant_id!r} exists already")
+
+
+class JobDataCorruptedError(JobError):
+    """A stored job document cannot be understood; its bytes are left as they are."""
+
+    code = "JOB_DATA_CORRUPTED"
+    advice = "The document was left untouched. Restore it from a backup, or remove the job."
+
+    def __init__(self, reason: str, *, job_id: str | None = None) -> None:
+        where = f"job {job_id!r}: " if job_id else ""
+        super().__init__(f"{where}the document is corrupted: {reason}")
+        self.reason = reason
+
+
+class JobVersionConflictError(JobError):
+    """A save was based on a version that is no longer the stored one (seed S1.2.4)."""
+
+    code = "JOB_VERSION_CONFLICT"
+    retryable = True
+    advice = "Load the job again, repeat the change on what is stored now, and save."
+
+    def __init__(self, job_id: str, *, expected_version: int, actual_version: int) -> None:
+        super().__init__(f"job {job_id!r} is at version {actual_version}, not {expected_version}")
+        self.job_id = job_id
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+
+
+class JobIllegalTransitionError(JobError):
+    """The lifecycle has no arrow between these two statuses."""
+
+    code = "JOB_ILLEGAL_TRANSITION"
+    advice = "docs/life-of-a-job.md shows which change is possible from which status."
+
+    def __init__(self, job_id: str, *, from_status: str, to_status: str) -> None:
+        super().__init__(f"job {job_id!r} cannot go from {from_status} to {to_status}")
+        self.from_status = from_status
+        self.to_status = to_status
+
+
+class JobRollbackRefusedError(JobError):
+    """The document was saved after its migration; rolling back would lose that."""
+
+    code = "JOB_ROLLBACK_REFUSED"
+    advice = "Leave this job at the current schema; the bytes from before its migration are kept."
+
+
+class StoreError(SSError):
+    """The place where documents live cannot do what was asked."""
+
+
+class DocumentExistsError(StoreError):
+    """An exclusive create found a document under the key."""
+
+    code = "STORE_DOCUMENT_EXISTS"
+    advice = "Create it under another id, or read the one that exists."
+
+
+class DocumentNotFoundError(StoreError):
+    """No document under the key."""
+
+    code = "STORE_DOCUMENT_NOT_FOUND"
+    advice = "Check the id and the tenant."
+
+
+class DocumentChangedError(StoreError):
+    """A compare-and-set found other bytes than expected."""
+
+    code = "STORE_DOCUMENT_CHANGED"
+    retryable = True
+    advice = "Read the document again and repeat the change."
+
+
+class StoreUnavailableError(StoreError):
+    """The medium failed (disk full, I/O error, no connection, lock not granted in time)."""
+
+    code = "STORE_UNAVAILABLE"
+    retryable = True
+    advice = "Nothing was changed. Check disk space and permissions (ss-pipeline doctor), then try again."
+
+
+class StaleFenceError(StoreError):
+    """A write carries a fence that is not the job's live one: another run has the job now."""
+
+    code = "CLAIM_STALE_FENCE"
+    advice = "Nothing to do: the run that holds the job now finishes it."
+
+
+class ClaimLostError(SSError):
+    """A claim, or its lease on a job, is no longer held."""
+
+    code = "CLAIM_LOST"
+    advice = "Nothing to do: the job is back in the queue or with another run."
+
+
+class ArtifactError(SSError):
+    """The place where files live cannot do what was asked."""
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """No file at this path."""
+
+    code = "ARTIFACT_NOT_FOUND"
+    advice = "Materialize the asset that makes it again."
+
+
+class ArtifactPathUnsafeError(ArtifactError):
+    """A path that would leave the job's folder."""
+
+    code = "ARTIFACT_PATH_UNSAFE"
+    advice = "Use a relative path with forward slashes and no '..'."
+
+
+class SubmissionRefusedError(SSError):
+    """A submission that cannot become a job; the code (SUBMISSION_*) says why."""
+
+    code = "SUBMISSION_INVALID"
+    advice = "Correct the submission and put it into the inbox again."
+
+
+class InputRefusedError(SSError):
+    """A data file that cannot be read safely or at all; the code (INPUT_*) says why."""
+
+    code = "INPUT_UNREADABLE"
+    advice = "Replace the data file and submit again."
+
+
+class DraftError(SSError):
+    """No valid draft could be made; the code (DRAFT_*) says why."""
+
+    code = "DRAFT_INVALID"
+    advice = "Look at the requirement and the data, then requeue: ss-pipeline retry JOB"
+
+
+class DecisionError(SSError):
+    """A decision that cannot be taken; the code (DECISION_*) says why."""
+
+    code = "DECISION_INVALID"
+    advice = "Look at the draft and its questions first: ss-pipeline show JOB"
+
+
+class PublicationError(SSError):
+    """A draft that may not or cannot be published; the code (PUBLICATION_*) says why."""
+
+    code = "PUBLICATION_REFUSED"
+    advice = "Correct what is named here, then requeue: ss-pipeline retry JOB"
+
+
+class StackError(SSError):
+    """A process of the local stack (daemon, webserver) did not come up or died; the code (STACK_*) says which."""
+
+    code = "STACK_FAILED"
+    advice = "Read the log file named here, then run: ss-pipeline doctor"

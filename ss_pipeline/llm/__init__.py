@@ -1,0 +1,1 @@
+"""Who answers a drafting request: the port, and the rules that need no key."""

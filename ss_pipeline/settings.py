@@ -1,0 +1,85 @@
+"""Every setting, in one frozen model: the only reader of the environment. docs/configuration.md is generated from it.
+
+Choosing concrete parts by these settings is wiring.py's business.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ss_pipeline.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """All settings; each is read from the environment variable `SS_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="SS_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("var/data"), description="Where everything lives that has no setting of its own.")
+    inbox_dir: Path | None = Field(None, description="The inbox folder; default `<data_dir>/inbox`.")
+    jobs_dir: Path | None = Field(None, description="Job documents of the file back end; default `<data_dir>/jobs`.")
+    artifacts_url: str | None = Field(
+        None, description="Inputs, drafts and reports: a folder or an fsspec URL; default `<data_dir>/artifacts`."
+    )
+    job_store_backend: Literal["file", "memory"] = Field(
+        "file", description="Where job documents live. `memory` forgets everything at exit: tests only."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level of event lines.")
+
+    inbox_quiet_seconds: float = Field(
+        2.0, ge=0, description="A submission without `.ready` is complete once nothing in it changed for so long."
+    )
+    inbox_incomplete_after_seconds: float = Field(
+        3600.0, gt=0, description="A submission that stays incomplete and unchanged for so long is refused."
+    )
+    inbox_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the inbox.")
+
+    claim_max_jobs: int = Field(10, ge=1, le=25, description="Most jobs one run works on.")
+    claim_slots: int = Field(4, ge=1, description="Runs at once; keep equal to max_concurrent_runs in dagster.yaml.")
+    claim_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the backlog.")
+    claim_reserve_seconds: float = Field(600.0, gt=0, description="How long a reservation waits for its run.")
+    claim_lease_seconds: float = Field(60.0, gt=0, description="How long a lease lasts without a heartbeat.")
+    claim_heartbeat_seconds: float = Field(10.0, gt=0, description="Seconds between two heartbeats of a run.")
+    claim_max_attempts: int = Field(5, ge=1, description="Leases without success after which a job is failed.")
+
+    input_max_bytes: int = Field(100_000_000, gt=0, description="Largest data file, in bytes.")
+    input_max_files: int = Field(20, ge=1, description="Most data files of one submission.")
+    profile_max_columns: int = Field(2_000, ge=1, description="Columns profiled of a data file; more give a warning.")
+    profile_max_rows: int = Field(5_000_000, ge=1, description="Most rows of a data file.")
+    profile_cpu_seconds: int = Field(20, ge=1, description="CPU time the reading child process may use for a file.")
+    profile_wall_seconds: float = Field(30.0, gt=0, description="Time the reading child process may take for a file.")
+    profile_memory_mb: int = Field(1_024, ge=64, description="Memory the reading child may take beyond its parent's.")
+
+    review_policy: Literal["auto", "always"] = Field(
+        "auto", description="`auto` confirms drafts in which nothing blocks; `always` leaves each to a person."
+    )
+
+    def inbox_path(self) -> Path:
+        """The inbox folder, absolute."""
+        return (self.inbox_dir or self.data_dir / "inbox").absolute()
+
+    def jobs_path(self) -> Path:
+        """The folder of job documents, absolute."""
+        return (self.jobs_dir or self.data_dir / "jobs").absolute()
+
+    def artifacts_location(self) -> str:
+        """The artifact root as an absolute path or an fsspec URL."""
+        if self.artifacts_url and "://" in self.artifacts_url:
+            return self.artifacts_url
+        return str(Path(self.artifacts_url or self.data_dir / "artifacts").absolute())
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: naming the variable, what it holds and what is allowed.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "SS_" + str(first["loc"][0]).upper()
+        raise SettingsError(f"{name}={first['input']!r}: {first['msg']}") from error

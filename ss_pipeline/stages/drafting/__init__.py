@@ -1,0 +1,1 @@
+"""The draft stage: from requirement and profile to a structured analysis."""

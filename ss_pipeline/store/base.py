@@ -1,0 +1,212 @@
+"""The two ports a back end implements: documents (exclusive create, compare-and-set) and claims (lease, fence).
+
+Add here what every back end must promise; the contract suite in ss_pipeline_tests proves it on each. Anything about
+jobs (schema, migration, versions) belongs in store/jobs.py, which is written once on top of these ports.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ss_pipeline.jobs.model import PriorityClass
+
+
+@dataclass(frozen=True, order=True)
+class DocumentKey:
+    """The name of a document: which collection, whose, and its id. All three are safe segments."""
+
+    collection: str
+    tenant_id: str
+    document_id: str
+
+
+@dataclass(frozen=True)
+class Facets:
+    """What a document is listed and queued by; derived from its body by whoever writes it.
+
+    Args:
+        status: The status, or "" for collections without one.
+        priority: Higher is sooner.
+        created_at: ISO 8601 UTC; documents of equal class are queued oldest first.
+        waiting: Whether the document waits for a claim (status claimable, not held, not parked).
+        not_before: Epoch seconds before which it is not offered for a claim (parked); 0 = at once.
+    """
+
+    status: str = ""
+    priority: int = 0
+    created_at: str = ""
+    waiting: bool = False
+    not_before: float = 0.0
+
+    @property
+    def priority_class(self) -> PriorityClass:
+        """low < 0 ≤ normal < 10 ≤ high, as for jobs."""
+        return "low" if self.priority < 0 else "high" if self.priority >= 10 else "normal"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of a listing: the key and its facets, without the body."""
+
+    key: DocumentKey
+    facets: Facets
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The right to write one document: the claim and the number its lease was given. Higher numbers win."""
+
+    claim_id: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One claim's hold on documents. `fences[key].number` grows with every lease of that document.
+
+    `attempts[key]` counts leases since the document was last completed (this one included).
+    """
+
+    claim_id: str
+    owner: str
+    fences: dict[DocumentKey, Fence] = field(default_factory=dict)
+    attempts: dict[DocumentKey, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClaimView:
+    """Who holds a document now: `state` is "reserved" (by a sensor, for a run to come) or "leased" (by a run)."""
+
+    key: DocumentKey
+    claim_id: str
+    owner: str
+    state: str
+    fence: int
+    attempts: int
+    expires_in: float
+    """Seconds until it expires; never negative."""
+
+
+class DocumentStore(ABC):
+    """Documents as bytes under keys. Every method is atomic and, once it returns, survives kill -9 and power loss."""
+
+    @abstractmethod
+    def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
+        """Creates a document exclusively.
+
+        Raises:
+            DocumentExistsError: one is there already; exactly one of many creators succeeds.
+            StoreUnavailableError: the medium failed; nothing was created.
+        """
+
+    @abstractmethod
+    def read(self, key: DocumentKey) -> bytes:
+        """The bytes as they were last written.
+
+        Raises:
+            DocumentNotFoundError: there is none.
+        """
+
+    @abstractmethod
+    def replace(
+        self, key: DocumentKey, body: bytes, facets: Facets, *, expected: bytes, fence: Fence | None = None
+    ) -> None:
+        """Compare-and-set: writes `body` only if the stored bytes are `expected` and the fence, if given, is live.
+
+        Without a fence the write is not bound to a claim (a person's decision, an administrative change).
+
+        Raises:
+            DocumentNotFoundError, DocumentChangedError, StaleFenceError, StoreUnavailableError: nothing was written.
+        """
+
+    @abstractmethod
+    def delete(self, key: DocumentKey, *, expected: bytes) -> None:
+        """Removes a document if its bytes are `expected`.
+
+        Raises:
+            DocumentNotFoundError, DocumentChangedError: nothing was removed.
+        """
+
+    @abstractmethod
+    def page(
+        self,
+        collection: str,
+        *,
+        tenant_id: str | None = None,
+        status: str | None = None,
+        after: DocumentKey | None = None,
+        limit: int = 100,
+    ) -> list[Listed]:
+        """A page in key order after `after`; filters are optional. The last key is the cursor of the next page."""
+
+    @abstractmethod
+    def counts(self, collection: str) -> dict[tuple[str, str], int]:
+        """How many documents there are for each (tenant, status)."""
+
+    @abstractmethod
+    def heads(self, collection: str, *, per_group: int) -> list[Listed]:
+        """Who is next: of each (tenant, priority class) the first `per_group` waiting documents that no live claim
+        holds, highest priority first, then oldest. The cost does not grow with the backlog behind them."""
+
+
+class ClaimStore(ABC):
+    """Leased rights to work on documents, kept outside the documents so that a heartbeat is no new version.
+
+    A document is free, reserved (by a sensor for a run to come; expires), or leased (by a run; kept by heartbeat).
+    An expired reservation or lease counts as free. Time is the store's own clock.
+    """
+
+    @abstractmethod
+    def reserve(self, keys: Sequence[DocumentKey], *, claim_id: str, ttl: float) -> list[DocumentKey]:
+        """Reserves those of the documents that are free, for `ttl` seconds; returns them in the given order."""
+
+    @abstractmethod
+    def lease(self, keys: Sequence[DocumentKey], *, claim_id: str, owner: str, ttl: float) -> Lease:
+        """Leases those of the documents that are free or reserved under this claim id; a run's first act.
+
+        Each gets a new, higher fence number, and its attempt count goes up by one. A document that another claim
+        holds is not in the result.
+        """
+
+    @abstractmethod
+    def heartbeat(self, lease: Lease, *, ttl: float) -> list[DocumentKey]:
+        """Prolongs the lease by `ttl` from now; returns the keys that are still held (the others are lost)."""
+
+    @abstractmethod
+    def complete(self, key: DocumentKey, fence: Fence) -> None:
+        """Ends the lease on a document whose work is done; its attempt count starts anew.
+
+        Raises:
+            StaleFenceError: another claim has it now.
+        """
+
+    @abstractmethod
+    def release(self, key: DocumentKey, fence: Fence, *, refund: bool = True) -> None:
+        """Gives a document back unworked; with `refund` this attempt does not count.
+
+        Raises:
+            StaleFenceError: another claim has it now.
+        """
+
+    @abstractmethod
+    def cancel_reservation(self, keys: Sequence[DocumentKey], *, claim_id: str) -> None:
+        """Frees documents reserved (not leased) under this claim id; others are left alone."""
+
+    @abstractmethod
+    def claim_of(self, key: DocumentKey) -> ClaimView | None:
+        """Who holds the document now, or None."""
+
+    @abstractmethod
+    def attempts_of(self, key: DocumentKey) -> int:
+        """Leases of this document since it was last completed."""
+
+
+class Backend(DocumentStore, ClaimStore):
+    """Both ports on one medium: what store/memory.py, store/file.py and later back ends implement."""
+
+    @abstractmethod
+    def check(self) -> list[str]:
+        """Problems found with the medium (for `ss-pipeline doctor`); empty where all is well."""
+
+    def close(self) -> None:
+        """Lets go of connections and descriptors; the object is not used afterwards."""

@@ -1,0 +1,1 @@
+"""What the pipeline says about itself: events (and later metrics and traces)."""

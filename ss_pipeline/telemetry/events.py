@@ -1,0 +1,60 @@
+"""Structured events: every log line is an event code and named fields, never free text (seed C6).
+
+`emit` is the only way to log. The registry below is the list of codes; docs/events.md is generated from it.
+How lines are written (JSON, level, destination) is telemetry/json_logs.py's business.
+"""
+
+import logging
+from typing import Final
+
+LOGGER: Final = logging.getLogger("ss_pipeline")
+
+EVENTS: Final[dict[str, str]] = {
+    # submission
+    "SS_SUBMISSION_TAKEN": "A complete submission was moved out of the inbox for ingestion.",
+    "SS_SUBMISSION_ACCEPTED": "A submission became a job.",
+    "SS_SUBMISSION_DUPLICATE": "A submission equals one that is a job already; that job is kept.",
+    "SS_SUBMISSION_REFUSED": "A submission was refused; refused/<name>/reason.json says why.",
+    "SS_SUBMISSION_PUT_BACK": "A submission changed while it was taken and was put back to wait.",
+    # job documents and store
+    "SS_JOB_CREATED": "A job document was created.",
+    "SS_JOB_JSON_SCHEMA_MIGRATED": "A job document was migrated by one schema step.",
+    "SS_JOB_JSON_SCHEMA_VERSION_UNSUPPORTED": "A job document has a schema version this code does not know.",
+    "SS_JOB_JSON_CORRUPTED": "A job document is not readable JSON; its bytes were left alone.",
+    "SS_JOB_JSON_INVALID": "A job document does not fit the schema; its bytes were left alone.",
+    "SS_JOB_JSON_VERSION_CONFLICT": "A save was refused because the stored version is another.",
+    "SS_JOB_JSON_ROLLED_BACK": "A job document was put back to its bytes from before the migration.",
+    "SS_JOB_TRACE_ID_BACKFILLED": "A job without a trace id was given one.",
+    "SS_JOB_ILLEGAL_TRANSITION": "A change of status was refused.",
+    "SS_JOB_STATUS_CHANGED": "A job changed its status.",
+    "SS_STORE_INDEX_REBUILT": "The file store's index was rebuilt from the documents.",
+    "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
+    # claims
+    "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",
+    "SS_CLAIM_LEASED": "A run leased the jobs it will work on.",
+    "SS_CLAIM_SKIPPED": "A run found its job claimed elsewhere and left it alone.",
+    "SS_CLAIM_LOST": "A run lost its lease on a job; its writes are refused from then on.",
+    "SS_CLAIM_RELEASED": "A run gave jobs back unworked.",
+    "SS_CLAIM_ATTEMPTS_EXHAUSTED": "A job was leased too often without success and was failed.",
+    # stages
+    "SS_PROFILE_CREATED": "The data files of a job were profiled.",
+    "SS_PROFILE_REFUSED": "A data file could not be profiled.",
+    "SS_DRAFT_CREATED": "A draft was made.",
+    "SS_DRAFT_REFUSED": "No valid draft could be made.",
+    "SS_DECISION_TAKEN": "A draft was approved, edited or sent back.",
+    "SS_DECISION_WAITING": "A draft waits for a person.",
+    "SS_PUBLICATION_COMMITTED": "A version of the result was published.",
+    "SS_PUBLICATION_REFUSED": "A draft was not published because a check failed.",
+    "SS_PUBLICATION_CURRENT_REPAIRED": "The pointer to the current version was missing or old and was written again.",
+    # runs
+    "SS_WORKER_SHUTDOWN_REQUESTED": "A run was asked to stop; it finishes the current job.",
+    "SS_WORKER_SHUTDOWN_COMPLETE": "A run stopped; what it had not begun was released.",
+}
+"""Event code -> what it says. Names starting SS_JOB_JSON, SS_WORKER and SS_JOB_TRACE are the seed's."""
+
+
+def emit(event: str, /, *, level: int = logging.INFO, **fields: object) -> None:
+    """Logs one event with its fields. Fields must hold no secret and no cell of the data."""
+    if event not in EVENTS:
+        raise KeyError(f"unknown event {event}: add it to telemetry/events.py")
+    LOGGER.log(level, event, extra={"event": event, "fields": fields})

@@ -55,7 +55,7 @@ def render_document(payload: JsonObject) -> bytes:
 
 
 def is_safe_segment(name: str) -> bool:
-    """Whether a tenant or job id can be one folder name: no separators, no dots-only, no `~` first, no control bytes."""
+    """Whether a tenant or job id can be one folder name: no separators, no dots-only, no leading `~`."""
     return (
         bool(name)
         and name not in {".", ".."}

@@ -22,8 +22,8 @@ TRANSITIONS: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     "succeeded": frozenset(),
     "cancelled": frozenset(),
 }
-"""From each status, where a job may go (DESIGN §2). The original's seven, `cancelled`, and four arrows of our own:
-created → failed, failed → created (retry of drafting), draft_ready → created (sent back), running → queued (released)."""
+"""From each status, where a job may go. The original's seven statuses, `cancelled`, and four arrows of our own:
+created → failed, failed → created (drafting again), draft_ready → created (sent back), running → queued (released)."""
 
 CLAIMABLE_STATUSES: Final[tuple[JobStatus, ...]] = ("created", "confirmed", "queued", "running")
 """Statuses in which a job without a live claim is worked on: drafting for the first, publication for the others."""

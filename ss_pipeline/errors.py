@@ -19,6 +19,7 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   ├── StoreUnavailableError        STORE_UNAVAILABLE             yes
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
+    ├── ClaimAttemptsExhaustedError      CLAIM_ATTEMPTS_EXHAUSTED      no
     ├── ArtifactError
     │   ├── ArtifactNotFoundError        ARTIFACT_NOT_FOUND            no
     │   └── ArtifactPathUnsafeError      ARTIFACT_PATH_UNSAFE          no
@@ -184,6 +185,13 @@ class ClaimLostError(SSError):
 
     code = "CLAIM_LOST"
     advice = "Nothing to do: the job is back in the queue or with another run."
+
+
+class ClaimAttemptsExhaustedError(SSError):
+    """Too many runs began a job and none finished it: it probably kills them."""
+
+    code = "CLAIM_ATTEMPTS_EXHAUSTED"
+    advice = "Look at the data and the run logs, then requeue: ss-pipeline retry JOB"
 
 
 class ArtifactError(SSError):

@@ -5,7 +5,8 @@ for a rollback; `save` is a compare-and-set on `version`. Which status follows w
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -32,6 +33,7 @@ ORIGINALS: Final = "originals"
 """Bytes of job documents from before their migration, under the job's own id."""
 
 _LOAD_ATTEMPTS: Final = 20
+_UPDATE_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,22 @@ class JobStore:
             raise _conflict(job, _read_job(key, self._read(key))[0].version) from error
         _emit_status_changes(before, saved)
         return saved
+
+    def update(
+        self, job_id: str, change: Callable[[Job], Job], *, tenant_id: str = DEFAULT_TENANT, fence: Fence | None = None
+    ) -> Job:
+        """Loads a job, changes it and saves it, again on what is stored then if another save came in between.
+
+        A change that returns the same job saves nothing.
+        """
+        for _ in range(_UPDATE_ATTEMPTS):
+            job = self.load(job_id, tenant_id=tenant_id)
+            changed = change(job)
+            if changed == job:
+                return job
+            with suppress(JobVersionConflictError):
+                return self.save(changed, fence=fence)
+        return self.save(change(self.load(job_id, tenant_id=tenant_id)), fence=fence)
 
     def rows(
         self, *, tenant_id: str | None = None, status: str | None = None, limit: int | None = None

@@ -1,0 +1,136 @@
+"""One claim worked off: each of its jobs in turn, with lease, heartbeat, fence and outcomes. No dagster.
+
+The asset body (defs/assets.py) turns what happens here into Dagster events. A job's faults end in its own outcome;
+an unforeseen exception ends the run, gives the other jobs back, and counts as an attempt of the job it happened in.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ss_pipeline.errors import ClaimAttemptsExhaustedError, ClaimLostError, SSError, StaleFenceError
+from ss_pipeline.job_run import ALL_STAGES, JobEnded, JobWorker, Stage, StageDone, WorkParts
+from ss_pipeline.store.base import DocumentKey, Lease
+from ss_pipeline.store.jobs import job_key
+from ss_pipeline.telemetry.events import emit
+
+
+@dataclass
+class _Held:
+    """The lease of this run, shrunk as jobs are finished or lost."""
+
+    lease: Lease
+    lost: set[DocumentKey] = field(default_factory=set)
+    done: set[DocumentKey] = field(default_factory=set)
+
+    def still_held(self) -> list[DocumentKey]:
+        return [key for key in self.lease.fences if key not in self.done and key not in self.lost]
+
+
+def work_off(
+    job_ids: Sequence[str],
+    *,
+    tenant_id: str,
+    claim_id: str,
+    owner: str,
+    parts: WorkParts,
+    stages: frozenset[Stage] = ALL_STAGES,
+) -> Iterator[StageDone | JobEnded]:
+    """Works on each job as far as it can go now and says what happened, as it happens.
+
+    Args:
+        claim_id: The reservation made for this run; a run without one passes an id of its own.
+        owner: Who works, for people: `run:<run id>`.
+        stages: All five = go on from where the job stands; fewer = make exactly these again.
+
+    A job that another claim holds ends as "skipped" and is not touched.
+    """
+    keys = [job_key(job_id, tenant_id) for job_id in job_ids]
+    lease = parts.jobs.backend.lease(keys, claim_id=claim_id, owner=owner, ttl=parts.lease_seconds)
+    emit("SS_CLAIM_LEASED", claim_id=claim_id, job_ids=[key.document_id for key in lease.fences])
+    held = _Held(lease)
+    with _kept_alive(held, parts):
+        for key in keys:
+            if key not in lease.fences:
+                yield _skipped(key, parts)
+            else:
+                yield from _work_on(key, held, parts, stages)
+                held.done.add(key)
+
+
+def _work_on(
+    key: DocumentKey, held: _Held, parts: WorkParts, stages: frozenset[Stage]
+) -> Iterator[StageDone | JobEnded]:
+    """One job; every SSError becomes its ending."""
+    worker = JobWorker(parts, key, held.lease.fences[key], owner=held.lease.owner)
+    try:
+        reason = worker.open()
+        if reason:
+            yield JobEnded(key.document_id, key.tenant_id, "skipped", "CLAIM_NOT_WANTED", reason)
+        else:
+            yield from _all_stages(worker, held.lease.attempts[key], parts, stages)
+        parts.jobs.backend.complete(key, held.lease.fences[key])
+    except (StaleFenceError, ClaimLostError) as error:
+        held.lost.add(key)
+        emit("SS_CLAIM_LOST", level=logging.WARNING, job_id=key.document_id, claim_id=held.lease.claim_id)
+        yield JobEnded(key.document_id, key.tenant_id, "skipped", error.error_code, error.message)
+    except SSError as error:
+        yield worker.give_up(error)
+
+
+def _all_stages(
+    worker: JobWorker, attempt: int, parts: WorkParts, stages: frozenset[Stage]
+) -> Iterator[StageDone | JobEnded]:
+    if attempt > parts.max_attempts:
+        emit("SS_CLAIM_ATTEMPTS_EXHAUSTED", level=logging.ERROR, job_id=worker.job.job_id, attempts=attempt - 1)
+        raise ClaimAttemptsExhaustedError(f"{attempt - 1} runs began job {worker.job.job_id!r} and none finished it")
+    yield from worker.go_on() if stages == ALL_STAGES else worker.make_again(stages)
+    yield worker.ended()
+
+
+@contextmanager
+def _kept_alive(held: _Held, parts: WorkParts) -> Iterator[None]:
+    """Heartbeats while the block runs; what is unfinished when it ends, for whatever reason, is given back."""
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(held, parts, stop), name="claim-heartbeat", daemon=True)
+    beat.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        beat.join()
+        _release_unfinished(held, parts)
+
+
+def _beat(held: _Held, parts: WorkParts, stop: threading.Event) -> None:
+    while not stop.wait(parts.heartbeat_seconds):
+        mine = held.still_held()
+        fences = {key: held.lease.fences[key] for key in mine}
+        lease = Lease(held.lease.claim_id, held.lease.owner, fences, {})
+        try:
+            kept = parts.jobs.backend.heartbeat(lease, ttl=parts.lease_seconds)
+        except SSError as error:
+            emit("SS_CLAIM_LOST", level=logging.ERROR, claim_id=held.lease.claim_id, code=error.error_code)
+            continue
+        held.lost.update(key for key in mine if key not in kept and key not in held.done)
+
+
+def _release_unfinished(held: _Held, parts: WorkParts) -> None:
+    """Gives back what was not finished; only jobs that were not begun get their attempt refunded."""
+    unfinished = held.still_held()
+    for position, key in enumerate(unfinished):
+        try:
+            parts.jobs.backend.release(key, held.lease.fences[key], refund=position > 0)
+        except SSError as error:
+            emit("SS_CLAIM_LOST", level=logging.WARNING, job_id=key.document_id, code=error.error_code)
+    if unfinished:
+        emit("SS_CLAIM_RELEASED", job_ids=[key.document_id for key in unfinished], claim_id=held.lease.claim_id)
+
+
+def _skipped(key: DocumentKey, parts: WorkParts) -> JobEnded:
+    holder = parts.jobs.backend.claim_of(key)
+    message = f"claimed elsewhere by {holder.owner}" if holder else "claimed elsewhere"
+    emit("SS_CLAIM_SKIPPED", job_id=key.document_id, reason=message)
+    return JobEnded(key.document_id, key.tenant_id, "skipped", "CLAIM_ELSEWHERE", message)

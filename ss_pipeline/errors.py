@@ -17,6 +17,8 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   ├── DocumentNotFoundError        STORE_DOCUMENT_NOT_FOUND      no
     │   ├── DocumentChangedError         STORE_DOCUMENT_CHANGED        yes
     │   ├── StoreUnavailableError        STORE_UNAVAILABLE             yes
+    │   │   └── StoreLockedError         STORE_LOCKED                  yes
+    │   ├── StorePathUnsafeError         STORE_PATH_UNSAFE             no
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
     ├── ClaimAttemptsExhaustedError      CLAIM_ATTEMPTS_EXHAUSTED      no
@@ -24,6 +26,7 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   ├── ArtifactNotFoundError        ARTIFACT_NOT_FOUND            no
     │   └── ArtifactPathUnsafeError      ARTIFACT_PATH_UNSAFE          no
     ├── SubmissionRefusedError           SUBMISSION_* (given)          no
+    ├── SubmissionChangedError           SUBMISSION_CHANGED            yes
     ├── InputRefusedError                INPUT_* (given)               no
     ├── DraftError                       DRAFT_* (given)               no
     ├── DecisionError                    DECISION_* (given)            no
@@ -173,6 +176,20 @@ class StoreUnavailableError(StoreError):
     advice = "Nothing was changed. Check disk space and permissions (ss-pipeline doctor), then try again."
 
 
+class StoreLockedError(StoreUnavailableError):
+    """Another process holds the lock of a document for longer than the caller would wait."""
+
+    code = "STORE_LOCKED"
+    advice = "Nothing was changed. Try again; if it stays so, a process that holds the lock hangs: stop that process."
+
+
+class StorePathUnsafeError(StoreError):
+    """A document whose path would leave the store's folder (an unsafe name, a symbolic link, no regular file)."""
+
+    code = "STORE_PATH_UNSAFE"
+    advice = "Remove the link or the odd file named here from the jobs folder; nothing outside of it was touched."
+
+
 class StaleFenceError(StoreError):
     """A write carries a fence that is not the job's live one: another run has the job now."""
 
@@ -217,6 +234,14 @@ class SubmissionRefusedError(SSError):
 
     code = "SUBMISSION_INVALID"
     advice = "Correct the submission and put it into the inbox again."
+
+
+class SubmissionChangedError(SSError):
+    """A submission was written to while it was read; it goes back to wait until it is quiet."""
+
+    code = "SUBMISSION_CHANGED"
+    retryable = True
+    advice = "Nothing to do: the submission is taken as soon as it no longer changes."
 
 
 class InputRefusedError(SSError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from ss_pipeline.errors import (
     DocumentChangedError,
@@ -44,6 +44,15 @@ class MigrationPlan:
     steps: tuple[tuple[int, int], ...] = ()
     changed: bool = False
     corrupted: str | None = None
+
+
+@dataclass(frozen=True)
+class MigrationOutcome:
+    """What became of one stored job in `migrate_all`."""
+
+    key: DocumentKey
+    outcome: Literal["current", "to_migrate", "migrated", "corrupted", "not_migrated", "rolled_back", "saved_since"]
+    detail: str = ""
 
 
 def job_key(job_id: str, tenant_id: str = DEFAULT_TENANT) -> DocumentKey:
@@ -175,6 +184,31 @@ class JobStore:
         except JobDataCorruptedError as error:
             return MigrationPlan(key, corrupted=error.reason)
         return MigrationPlan(key, steps=migration.steps, changed=migration.changed)
+
+    def migrate_all(self, mode: Literal["dry_run", "apply", "roll_back"]) -> list[MigrationOutcome]:
+        """Every stored job: what its migration would do, did, or undid. One bad document does not stop the rest."""
+        act = {"dry_run": self._planned, "apply": self._migrated, "roll_back": self._rolled_back}[mode]
+        return [act(row.key) for row in list(self.rows())]
+
+    def _planned(self, key: DocumentKey) -> MigrationOutcome:
+        plan = self.plan_migration(key)
+        if plan.corrupted:
+            return MigrationOutcome(key, "corrupted", plan.corrupted)
+        steps = ", ".join(f"{a} → {b}" for a, b in plan.steps)
+        return MigrationOutcome(key, "to_migrate" if plan.changed else "current", steps)
+
+    def _migrated(self, key: DocumentKey) -> MigrationOutcome:
+        planned = self._planned(key)
+        if planned.outcome != "to_migrate":
+            return planned
+        self.load(key.document_id, tenant_id=key.tenant_id)
+        return MigrationOutcome(key, "migrated", planned.detail)
+
+    def _rolled_back(self, key: DocumentKey) -> MigrationOutcome:
+        try:
+            return MigrationOutcome(key, "rolled_back" if self.roll_back(key) else "not_migrated")
+        except JobRollbackRefusedError as error:
+            return MigrationOutcome(key, "saved_since", error.message)
 
     def roll_back(self, key: DocumentKey) -> bool:
         """Puts a migrated document back to its original bytes; False where none are kept.

@@ -1,0 +1,329 @@
+"""The command line `ss-pipeline`: one verb a function, thin shells over the stages and the store.
+
+Every verb takes `--json`. Errors are one readable block with the code and what to do; the exit status is 1 for
+those, 2 for wrong usage. Verbs that only read or change documents import neither pandas nor dagster.
+"""
+
+import getpass
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from ss_pipeline import console, demo, doctor, local_stack, wiring
+from ss_pipeline.errors import SSError, SubmissionRefusedError
+from ss_pipeline.jobs.lifecycle import adopt as adopted
+from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.jobs.model import DEFAULT_TENANT, Job
+from ss_pipeline.jobs.requests import parse_request
+from ss_pipeline.settings import load_settings
+from ss_pipeline.stages import decision
+from ss_pipeline.stages.intake.stage import submit as hand_in
+from ss_pipeline.store.jobs import job_key
+from ss_pipeline.telemetry.json_logs import log_to_stderr
+
+app = typer.Typer(
+    help="Plain-language analysis requests become reviewed, published drafts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Tenant = Annotated[str, typer.Option("--tenant", help="Whose job.")]
+JobId = Annotated[str, typer.Argument(help="The job's id.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; default: your login name.")]
+Note = Annotated[str | None, typer.Option("--note", help="A note kept with the decision.")]
+
+
+def main() -> None:
+    """Runs the command line; the entry point of the package."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except SSError as error:
+        console.print_error(error, as_json="--json" in sys.argv)
+        sys.exit(1)
+
+
+@app.command("demo")
+def run_demo(
+    data: Annotated[Path, typer.Option(help="Folder of the demo; it is emptied first.")] = Path("var/demo"),
+    json_: Json = False,
+) -> None:
+    """Run ten real submissions through the inbox, the sensors, the queue and the daemon; then stop everything."""
+    rows = demo.run_demo(data)
+    if json_:
+        console.print_json(demo.as_documents(rows))
+    else:
+        demo.show_results(rows, data)
+
+
+@app.command()
+def up(port: Annotated[int, typer.Option(help="Port of the UI on loopback.")] = 3000) -> None:
+    """Start the Dagster UI and daemon with all sensors on, watching the inbox, until Ctrl-C."""
+    settings = load_settings()
+    project = local_stack.find_project()
+    home = local_stack.StackHome(
+        project=project, dagster_home=settings.data_dir.absolute() / "dagster", data=settings.data_dir.absolute()
+    )
+    with local_stack.running(home, local_stack.development_command(home, port=port)) as process:
+        url = f"http://{local_stack.LOOPBACK}:{port}"
+        local_stack.wait_for_page(f"{url}/server_info", process=process, home=home, seconds=90)
+        console.print_fields(
+            "up", {"UI": url, "inbox": settings.inbox_path(), "log": home.log_file, "stop": "press Ctrl-C"}
+        )
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            console.OUT.print("stopping …")
+        else:
+            local_stack.check_alive(process, home)
+
+
+@app.command()
+def submit(
+    requirement: Annotated[str, typer.Argument(help="What should be analysed, in your words.")],
+    files: Annotated[list[Path], typer.Argument(help="Data files; the first is the primary data set.")],
+    name: Annotated[str | None, typer.Option(help="Name of the submission; default: made from the first file.")] = None,
+    ref: Annotated[str | None, typer.Option(help="Your own reference: the same one is never processed twice.")] = None,
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher is sooner.")] = 0,
+    language: Annotated[str | None, typer.Option(help="Language of the draft, such as en or zh.")] = None,
+    tenant: Tenant = DEFAULT_TENANT,
+    json_: Json = False,
+) -> None:
+    """Put a submission into the inbox; the running pipeline takes it from there."""
+    parts = _parts()
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise SubmissionRefusedError(f"no such file: {', '.join(missing)}", code="SUBMISSION_FILE_MISSING")
+    wanted = {"job_id": ref, "language": language}
+    asked = {
+        "requirement": requirement,
+        "inputs": [{"path": file.name} for file in files],
+        "priority": priority,
+        **{field: value for field, value in wanted.items() if value is not None},
+    }
+    request = parse_request(json.dumps(asked).encode())
+    folder = hand_in(
+        parts.inbox,
+        request=request,
+        files={file.name: file for file in files},
+        name=name or f"{files[0].stem}-{parts.clock.new_job_id()[4:10]}",
+        tenant_id=tenant,
+    )
+    if json_:
+        console.print_json({"submission": folder.name, "folder": str(folder), "tenant_id": tenant})
+    else:
+        console.print_fields("submitted", {"folder": folder, "next": "ss-pipeline list"})
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's jobs.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows.")] = 50,
+    json_: Json = False,
+) -> None:
+    """List jobs with their phase and what comes next, newest first."""
+    parts = _parts()
+    found = list(parts.jobs.rows(tenant_id=tenant, status=status))
+    newest = sorted(found, key=lambda row: row.facets.created_at, reverse=True)[:limit]
+    rows = [console.job_row(parts.jobs.load(r.key.document_id, tenant_id=r.key.tenant_id)) for r in newest]
+    if json_:
+        console.print_json(rows)
+        return
+    columns = ["job_id", "tenant_id", "phase", "reason", "created_at", "client_ref"]
+    console.print_table(
+        f"{len(rows)} of {len(found)} jobs", columns, [[row[column] or "" for column in columns] for row in rows]
+    )
+
+
+@app.command()
+def show(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
+    """Show a job: its draft, questions, decision, publication and history."""
+    parts = _parts()
+    job = parts.jobs.load(job_id, tenant_id=tenant)
+    if json_:
+        console.print_json(job.as_payload())
+        return
+    console.print_fields(job.job_id, _summary(job, parts))
+    if job.history:
+        rows = [(e.at[:19], e.from_status, e.to_status, e.by, e.reason or "") for e in job.history]
+        console.print_table("History", ["at", "from", "to", "by", "reason"], rows)
+
+
+@app.command()
+def why(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
+    """Say where a job stands, why, and what comes next."""
+    parts = _parts()
+    job = parts.jobs.load(job_id, tenant_id=tenant)
+    claim = parts.jobs.backend.claim_of(job_key(job_id, tenant))
+    view = phase(job, claimed=claim is not None)
+    fields: dict[str, Any] = {
+        "phase": view.phase,
+        "status": job.status,
+        "why": view.reason,
+        "next": view.next_step,
+        "held by": f"{claim.owner} ({claim.state}, {claim.expires_in:.0f} s left)" if claim else None,
+        "attempts": parts.jobs.backend.attempts_of(job_key(job_id, tenant)),
+        "position": _position(job, parts),
+    }
+    if json_:
+        console.print_json({"job_id": job_id, **fields})
+    else:
+        console.print_fields(job_id, fields)
+
+
+@app.command()
+def confirm(
+    job_id: JobId,
+    answer: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, once for each open question.")] = None,
+    note: Note = None,
+    by: By = None,
+    send_back: Annotated[bool, typer.Option("--send-back", help="Do not publish: draft again (needs --note).")] = False,
+    tenant: Tenant = DEFAULT_TENANT,
+    json_: Json = False,
+) -> None:
+    """Confirm a draft in review, answering its questions; or send it back to drafting."""
+    parts = _parts()
+    who, answers = by or getpass.getuser(), _answers(answer or [])
+    if send_back and not note:
+        raise typer.BadParameter("--send-back needs --note: what should be different?")
+
+    def change(job: Job) -> Job:
+        at = parts.clock.timestamp()
+        if send_back:
+            return decision.send_back(job, by=who, at=at, note=note or "")
+        return decision.confirm(job, by=who, at=at, answers=answers, note=note)
+
+    _change(parts, job_id, tenant, change, json_=json_)
+
+
+@app.command()
+def retry(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
+    """Requeue a failed job."""
+    parts = _parts()
+    who = by or getpass.getuser()
+    _change(parts, job_id, tenant, lambda job: decision.retry(job, by=who, at=parts.clock.timestamp()), json_=json_)
+
+
+@app.command()
+def cancel(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
+    """Cancel a job for good; what was published stays."""
+    parts = _parts()
+    who = by or getpass.getuser()
+    _change(parts, job_id, tenant, lambda job: decision.cancel(job, by=who, at=parts.clock.timestamp()), json_=json_)
+
+
+@app.command()
+def adopt(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
+    """Release an imported job for work."""
+    parts = _parts()
+    who = by or getpass.getuser()
+    _change(parts, job_id, tenant, lambda job: adopted(job, at=parts.clock.timestamp(), by=who), json_=json_)
+
+
+@app.command("migrate")
+def migrate_store(
+    apply: Annotated[bool, typer.Option("--apply", help="Migrate every document; the originals are kept.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Put the original bytes back.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done (the default).")] = False,
+    json_: Json = False,
+) -> None:
+    """Bring every stored job to the current schema: dry run, apply, or roll back."""
+    if apply + rollback + dry_run > 1:
+        raise typer.BadParameter("choose one of --dry-run, --apply and --rollback")
+    outcomes = _parts().jobs.migrate_all("apply" if apply else "roll_back" if rollback else "dry_run")
+    if json_:
+        console.print_json(
+            [
+                {"job_id": o.key.document_id, "tenant_id": o.key.tenant_id, "outcome": o.outcome, "detail": o.detail}
+                for o in outcomes
+            ]
+        )
+        return
+    counts = {name: sum(o.outcome == name for o in outcomes) for name in dict.fromkeys(o.outcome for o in outcomes)}
+    console.print_table("Migration", ["outcome", "jobs"], list(counts.items()))
+    trouble = [(o.key.document_id, o.outcome, o.detail) for o in outcomes if o.outcome in {"corrupted", "saved_since"}]
+    if trouble:
+        console.print_table("Left alone", ["job", "outcome", "why"], trouble)
+
+
+@app.command("doctor")
+def run_doctor(json_: Json = False) -> None:
+    """Look for what is missing or stuck; exit status 1 if something does not work."""
+    findings = doctor.examine(_parts())
+    if json_:
+        console.print_json([vars(finding) for finding in findings])
+    else:
+        rows = [(f.subject, f.level, f.message, f.todo) for f in findings]
+        console.print_table("Doctor", ["subject", "level", "finding", "what to do"], rows)
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM ends the command through its `finally` blocks, so that what it started is stopped."""
+    sys.exit(143)
+
+
+def _parts() -> wiring.Parts:
+    log_to_stderr("WARNING")
+    return wiring.light_parts(load_settings())
+
+
+def _change(parts: wiring.Parts, job_id: str, tenant: str, change: Any, *, json_: bool) -> None:
+    job = parts.jobs.update(job_id, change, tenant_id=tenant)
+    if json_:
+        console.print_json(console.job_row(job))
+    else:
+        console.print_fields(job.job_id, {k: v for k, v in console.job_row(job).items() if k != "job_id"})
+
+
+def _answers(pairs: list[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    wrong = [name for name, equals, value in split if not (name and equals and value)]
+    if wrong:
+        raise typer.BadParameter(f"--answer takes NAME=VALUE, not {wrong[0]!r}")
+    return {name: value for name, _, value in split}
+
+
+def _summary(job: Job, parts: wiring.Parts) -> dict[str, object]:
+    view = phase(job)
+    draft = job.draft
+    published = job.published
+    return {
+        "phase": view.phase,
+        "why": view.reason,
+        "next": view.next_step,
+        "requirement": shorten(job.requirement or "", 400),
+        "draft": draft.text if draft else None,
+        "outcome": draft.outcome_var if draft else None,
+        "treatment": draft.treatment_var if draft else None,
+        "controls": ", ".join(draft.controls) if draft else None,
+        "method": draft.method if draft else None,
+        "questions": "\n".join(decision.open_questions(draft).values()) if draft else None,
+        "decision": f"{job.decision.action} by {job.decision.by} at {job.decision.at[:19]}" if job.decision else None,
+        "report": parts.artifacts.location(job.tenant_id, job.job_id, f"{published.folder}/report.html")
+        if published
+        else None,
+        "version": job.version,
+    }
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, cut to at most `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _position(job: Job, parts: wiring.Parts) -> str | None:
+    waiting = [row.key.document_id for row in parts.jobs.waiting(per_group=1_000)]
+    return f"{waiting.index(job.job_id) + 1} of {len(waiting)}" if job.job_id in waiting else None
+
+
+if __name__ == "__main__":
+    main()

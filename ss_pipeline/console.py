@@ -1,0 +1,81 @@
+"""How the command line looks: tables, blocks and JSON. No decisions, no I/O but to the terminal."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from ss_pipeline.errors import SSError
+from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.jobs.model import Job
+
+PHASE_STYLES: Final = {
+    "published": "green",
+    "in review": "yellow",
+    "failed": "red",
+    "refused": "red",
+    "cancelled": "dim",
+    "waiting": "cyan",
+    "drafting": "cyan",
+    "publishing": "cyan",
+}
+
+OUT: Final = Console()
+ERR: Final = Console(stderr=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def print_error(error: SSError, *, as_json: bool) -> None:
+    """One readable block with the code, what is wrong and what to do; or the same as JSON on stdout."""
+    if as_json:
+        print_json({"error": error.as_document()})
+        return
+    text = f"{escape(error.message)}\n\n[bold]What to do:[/bold] {escape(error.todo)}"
+    ERR.print(Panel(text, title=f"[bold red]{error.error_code}", title_align="left", border_style="red", expand=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; cells are shown as they are, phases in their colour."""
+    table = Table(*columns, title=title, title_justify="left", header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    OUT.print(table)
+
+
+def print_fields(title: str, fields: Mapping[str, object]) -> None:
+    """A block of names and values; empty ones are left out."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in fields.items():
+        if value not in (None, "", [], {}):
+            table.add_row(f"[bold]{escape(name)}[/bold]", _cell(value))
+    OUT.print(Panel(table, title=f"[bold]{escape(title)}", title_align="left", expand=False))
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """A job as a row of `list`, and its JSON."""
+    view = phase(job)
+    return {
+        "job_id": job.job_id,
+        "tenant_id": job.tenant_id,
+        "status": job.status,
+        "phase": view.phase,
+        "reason": view.reason,
+        "next": view.next_step,
+        "created_at": job.created_at,
+        "client_ref": job.client_ref,
+    }
+
+
+def _cell(value: object) -> str:
+    text = escape(str(value))
+    style = PHASE_STYLES.get(str(value))
+    return f"[{style}]{text}[/{style}]" if style else text

@@ -1,0 +1,28 @@
+"""Jobs: `process_jobs` over the five assets of a job, and the op jobs of the fleet (their ops are in defs/ops.py)."""
+
+import dagster as dg
+
+from ss_pipeline.defs import ops
+from ss_pipeline.defs.assets import job_pipeline
+from ss_pipeline.defs.partitions import JOB_PARTITIONS
+
+process_jobs = dg.define_asset_job(
+    "process_jobs",
+    selection=dg.AssetSelection.assets(job_pipeline),
+    description="Works off a claim: one partition, or a range of them. The claim sensor launches it.",
+    executor_def=dg.in_process_executor,
+    partitions_def=JOB_PARTITIONS,
+)
+
+FLEET_JOBS = [
+    ops.process_job.to_job(
+        name="process_job",
+        description="One job, step by step: ingest, migrate, profile, draft, publish. For looking closely.",
+        executor_def=dg.in_process_executor,
+    ),
+    ops.migrate_store_job,
+    ops.decide_job,
+    ops.retire_partitions_job,
+    ops.verify_publications_job,
+]
+"""Jobs launched by people from the launchpad, or by a schedule."""

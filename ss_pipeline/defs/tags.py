@@ -1,0 +1,16 @@
+"""Run tags, each with its reason. Tags are readable by everyone who sees the UI: they hold ids only."""
+
+from typing import Final
+
+CLAIM_TAG: Final = "ss/claim"
+"""The claim a run works off. dagster.yaml limits runs in flight by this tag; its value finds the reservation."""
+
+TENANT_TAG: Final = "ss/tenant"
+"""Whose jobs: dagster.yaml may limit each tenant's runs by it."""
+
+PRIORITY_TAG: Final = "dagster/priority"
+"""Read by the run queue: higher first."""
+
+RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
+RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+"""The contiguous range of partition keys of a claim of several jobs."""

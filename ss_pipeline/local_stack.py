@@ -1,0 +1,180 @@
+"""Dagster on this machine: starts the daemon (and the UI) as child processes and stops what it started.
+
+It prepares DAGSTER_HOME from the project's dagster.yaml. It does not import dagster: everything goes through the
+commands that the installation provides.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from ss_pipeline.errors import StackError
+
+STOP_GRACE_SECONDS: Final = 20.0
+LOOPBACK: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class StackHome:
+    """The folders of a local stack.
+
+    Args:
+        project: Where dagster.yaml and workspace.yaml are.
+        dagster_home: DAGSTER_HOME: runs, events, schedules.
+        data: SS_DATA_DIR: inbox, job documents, artifacts.
+    """
+
+    project: Path
+    dagster_home: Path
+    data: Path
+
+    @property
+    def log_file(self) -> Path:
+        """Where the processes write."""
+        return self.dagster_home / "stack.log"
+
+    def prepare(self) -> None:
+        """Makes the folders and puts the project's dagster.yaml into DAGSTER_HOME."""
+        for folder in (self.dagster_home, self.data, self.data / "inbox"):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.project / "dagster.yaml", self.dagster_home / "dagster.yaml")
+
+
+def find_project() -> Path:
+    """The folder that holds dagster.yaml and workspace.yaml: this one, or the one the package lies in.
+
+    Raises:
+        StackError: STACK_PROJECT_MISSING.
+    """
+    for folder in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if (folder / "dagster.yaml").is_file() and (folder / "workspace.yaml").is_file():
+            return folder
+    raise StackError(
+        "neither this folder nor the package's holds dagster.yaml and workspace.yaml",
+        code="STACK_PROJECT_MISSING",
+        todo="Run the command in a clone of the project.",
+    )
+
+
+def daemon_command(home: StackHome) -> list[str]:
+    """The daemon alone: sensors, schedules, run queue."""
+    return [_executable("dagster-daemon"), "run", "-w", str(home.project / "workspace.yaml")]
+
+
+def development_command(home: StackHome, *, port: int) -> list[str]:
+    """UI and daemon, on loopback only: OSS Dagster has no login."""
+    workspace = str(home.project / "workspace.yaml")
+    return [_executable("dagster"), "dev", "-w", workspace, "-h", LOOPBACK, "-p", str(port)]
+
+
+@contextmanager
+def running(home: StackHome, command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command of the stack for the length of the block, in a process group of its own.
+
+    On leaving, the group gets SIGTERM, and SIGKILL after 20 s.
+    """
+    home.prepare()
+    with home.log_file.open("ab") as log:
+        process = _start(home, command, log, environment)
+        try:
+            yield process
+        finally:
+            stop(process)
+
+
+def wait_for_page(url: str, *, process: subprocess.Popen[bytes], home: StackHome, seconds: float) -> None:
+    """Returns once the page answers.
+
+    Raises:
+        StackError: STACK_DIED or STACK_TOO_SLOW, naming the log file.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        check_alive(process, home)
+        if _answers(url):
+            return
+        time.sleep(0.3)
+    raise StackError(f"{url} did not answer within {seconds:.0f} s; see {home.log_file}", code="STACK_TOO_SLOW")
+
+
+def check_alive(process: subprocess.Popen[bytes], home: StackHome) -> None:
+    """Raises:
+    StackError: STACK_DIED where the process has ended.
+    """
+    if process.poll() is not None:
+        raise StackError(
+            f"a process of the stack ended with status {process.returncode}; see {home.log_file}", code="STACK_DIED"
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stops the process and what it started."""
+    _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_GRACE_SECONDS
+    while _group_lives(process) and time.monotonic() < deadline:
+        process.poll()
+        time.sleep(0.1)
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+
+
+def _start(home: StackHome, command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    own = {
+        "DAGSTER_HOME": str(home.dagster_home.absolute()),
+        "SS_DATA_DIR": str(home.data.absolute()),
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(
+        command,
+        env=inherited | own | environment,
+        cwd=home.project,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _executable(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise StackError(
+            f"the command {name} is not installed", code="STACK_NOT_INSTALLED", todo="Install the project: make demo"
+        )
+    return found
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - always http on loopback
+            return bool(response.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def _group_lives(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return

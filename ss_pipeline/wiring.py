@@ -1,0 +1,85 @@
+"""From settings to concrete parts: the only place that chooses a back end, a drafter, a clock.
+
+Heavy parts (pandas behind the stages) are imported only by `work_parts`, so that the CLI's light verbs stay light.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ss_pipeline.artifacts.store import ArtifactStore
+from ss_pipeline.clock import Clock, SystemClock
+from ss_pipeline.settings import Settings
+from ss_pipeline.stages.claiming import ClaimRules
+from ss_pipeline.stages.intake.stage import IntakeLimits
+from ss_pipeline.store.base import Backend
+from ss_pipeline.store.file import FileBackend
+from ss_pipeline.store.jobs import JobStore, facets_of_body
+from ss_pipeline.store.memory import MemoryBackend
+
+if TYPE_CHECKING:
+    from ss_pipeline.job_run import WorkParts
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What every entry point needs: the stores, the clock, and how intake and claims are bounded."""
+
+    settings: Settings
+    clock: Clock
+    jobs: JobStore
+    artifacts: ArtifactStore
+    inbox: Path
+    intake_limits: IntakeLimits
+    claim_rules: ClaimRules
+
+
+def light_parts(settings: Settings) -> Parts:
+    """The parts that need neither pandas nor dagster."""
+    return Parts(
+        settings=settings,
+        clock=SystemClock(),
+        jobs=JobStore(_backend(settings)),
+        artifacts=ArtifactStore(settings.artifacts_location()),
+        inbox=settings.inbox_path(),
+        intake_limits=IntakeLimits(
+            max_bytes=settings.input_max_bytes,
+            max_files=settings.input_max_files,
+            quiet_seconds=settings.inbox_quiet_seconds,
+            incomplete_after_seconds=settings.inbox_incomplete_after_seconds,
+        ),
+        claim_rules=ClaimRules(max_jobs=settings.claim_max_jobs, reserve_seconds=settings.claim_reserve_seconds),
+    )
+
+
+def work_parts(parts: Parts) -> "WorkParts":
+    """What a run works with."""
+    from ss_pipeline.job_run import WorkParts
+    from ss_pipeline.llm.rules.client import RuleDrafter
+    from ss_pipeline.stages.profiling.stage import ProfileLimits
+
+    settings = parts.settings
+    return WorkParts(
+        jobs=parts.jobs,
+        artifacts=parts.artifacts,
+        client=RuleDrafter(),
+        clock=parts.clock,
+        profile_limits=ProfileLimits(
+            max_bytes=settings.input_max_bytes,
+            max_columns=settings.profile_max_columns,
+            max_rows=settings.profile_max_rows,
+            cpu_seconds=settings.profile_cpu_seconds,
+            wall_seconds=settings.profile_wall_seconds,
+            memory_mb=settings.profile_memory_mb,
+        ),
+        review_policy=settings.review_policy,
+        lease_seconds=settings.claim_lease_seconds,
+        heartbeat_seconds=settings.claim_heartbeat_seconds,
+        max_attempts=settings.claim_max_attempts,
+    )
+
+
+def _backend(settings: Settings) -> Backend:
+    if settings.job_store_backend == "memory":
+        return MemoryBackend()
+    return FileBackend(settings.jobs_path(), facets_of=facets_of_body)

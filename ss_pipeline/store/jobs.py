@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from ss_pipeline.errors import (
@@ -17,6 +17,7 @@ from ss_pipeline.errors import (
     DocumentNotFoundError,
     JobDataCorruptedError,
     JobExistsError,
+    JobIllegalTransitionError,
     JobNotFoundError,
     JobRollbackRefusedError,
     JobVersionConflictError,
@@ -63,7 +64,7 @@ def job_key(job_id: str, tenant_id: str = DEFAULT_TENANT) -> DocumentKey:
 def facets_of_job(job: Job) -> Facets:
     """What a job is listed and queued by."""
     waiting = job.status in CLAIMABLE_STATUSES and hold_reason(job) is None
-    not_before = datetime.fromisoformat(job.parked.until).timestamp() if job.parked else 0.0
+    not_before = _epoch_seconds(job.parked.until) if job.parked else 0.0
     return Facets(
         status=job.status, priority=job.priority, created_at=job.created_at, waiting=waiting, not_before=not_before
     )
@@ -128,19 +129,19 @@ class JobStore:
             JobNotFoundError, JobDataCorruptedError, StaleFenceError: nothing was written.
         """
         key = _key_of(job)
-        stored = self._read(key)
-        before = _read_job(key, stored)[0]
-        if before.version != job.version:
-            raise _conflict(job, before.version)
         saved = job.changed(version=job.version + 1)
         payload = saved.as_payload()
         job_from_payload(payload)
-        try:
-            self.backend.replace(key, render_document(payload), facets_of_job(saved), expected=stored, fence=fence)
-        except DocumentChangedError as error:
-            raise _conflict(job, _read_job(key, self._read(key))[0].version) from error
-        _emit_status_changes(before, saved)
-        return saved
+        body = render_document(payload)
+        for _ in range(_LOAD_ATTEMPTS):
+            stored = self._read(key)
+            before = _read_job(key, stored)[0]
+            if before.version != job.version:
+                raise _conflict(job, before.version)
+            if self._replaced(key, body, saved, expected=stored, fence=fence):
+                _emit_status_changes(before, saved)
+                return saved
+        raise DocumentChangedError(f"job {job.job_id!r} changes faster than it can be saved")
 
     def update(
         self, job_id: str, change: Callable[[Job], Job], *, tenant_id: str = DEFAULT_TENANT, fence: Fence | None = None
@@ -151,12 +152,12 @@ class JobStore:
         """
         for _ in range(_UPDATE_ATTEMPTS):
             job = self.load(job_id, tenant_id=tenant_id)
-            changed = change(job)
+            changed = _changed_legally(job, change)
             if changed == job:
                 return job
             with suppress(JobVersionConflictError):
                 return self.save(changed, fence=fence)
-        return self.save(change(self.load(job_id, tenant_id=tenant_id)), fence=fence)
+        return self.save(_changed_legally(self.load(job_id, tenant_id=tenant_id), change), fence=fence)
 
     def rows(
         self, *, tenant_id: str | None = None, status: str | None = None, limit: int | None = None
@@ -226,8 +227,12 @@ class JobStore:
             job, migration = _read_job(key, original)
             if stored != render_document(migration.payload):
                 raise JobRollbackRefusedError(f"job {key.document_id!r} was saved after its migration")
-            self.backend.replace(key, original, facets_of_job(job), expected=stored)
-        self.backend.delete(kept, expected=original)
+            try:
+                self.backend.replace(key, original, facets_of_job(job), expected=stored)
+            except DocumentChangedError as error:
+                raise JobRollbackRefusedError(f"job {key.document_id!r} was saved meanwhile") from error
+        with suppress(DocumentNotFoundError):  # another rollback has just done the same
+            self.backend.delete(kept, expected=original)
         emit("SS_JOB_JSON_ROLLED_BACK", job_id=key.document_id, tenant_id=key.tenant_id)
         return True
 
@@ -236,6 +241,16 @@ class JobStore:
             return self.backend.read(key)
         except DocumentNotFoundError as error:
             raise JobNotFoundError(key.document_id, tenant_id=key.tenant_id) from error
+
+    def _replaced(self, key: DocumentKey, body: bytes, job: Job, *, expected: bytes, fence: Fence | None) -> bool:
+        """False where the bytes changed meanwhile: to another version, or by a migration, which keeps the version."""
+        try:
+            self.backend.replace(key, body, facets_of_job(job), expected=expected, fence=fence)
+        except DocumentChangedError:
+            return False
+        except DocumentNotFoundError as error:
+            raise JobNotFoundError(key.document_id, tenant_id=key.tenant_id) from error
+        return True
 
     def _read_logged(self, key: DocumentKey, body: bytes) -> tuple[Job, Migration]:
         try:
@@ -248,7 +263,7 @@ class JobStore:
         try:
             self._keep_original(key, body)
             self.backend.replace(key, render_document(migration.payload), facets_of_job(job), expected=body)
-        except DocumentChangedError:
+        except (DocumentChangedError, DocumentNotFoundError):  # saved, rolled back or deleted meanwhile: read again
             return False
         _emit_migration(key, migration)
         return True
@@ -275,6 +290,20 @@ def _read_job(key: DocumentKey, body: bytes) -> tuple[Job, Migration]:
     return job, migration
 
 
+def _changed_legally(job: Job, change: Callable[[Job], Job]) -> Job:
+    try:
+        return change(job)
+    except JobIllegalTransitionError as error:
+        emit(
+            "SS_JOB_ILLEGAL_TRANSITION",
+            level=logging.WARNING,
+            job_id=job.job_id,
+            from_status=error.from_status,
+            to_status=error.to_status,
+        )
+        raise
+
+
 def _key_of(job: Job) -> DocumentKey:
     return job_key(job.job_id, job.tenant_id)
 
@@ -283,6 +312,12 @@ def _checked_key(job_id: str, tenant_id: str) -> DocumentKey:
     if not (is_safe_segment(job_id) and is_safe_segment(tenant_id)):
         raise JobNotFoundError(job_id, tenant_id=tenant_id)
     return job_key(job_id, tenant_id)
+
+
+def _epoch_seconds(time: str) -> float:
+    """A time without offset is UTC, as everywhere in documents."""
+    moment = datetime.fromisoformat(time)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _conflict(job: Job, actual: int) -> JobVersionConflictError:

@@ -1,0 +1,310 @@
+"""The rows of the file store's index: every SQL statement on it. When it is opened and rebuilt: file_index.py.
+
+A row has a gate: 0 not waiting, 1 ready, 2 held by a claim until `held_until` (lease clock), 3 parked until
+`not_before` (epoch). Ready rows have an index of their own in the order of the queue, so that reading who is next costs
+the same whatever waits, is held or is parked behind. Rows are moved to the gate `ready` when their time comes.
+
+A mark says that a document may differ from its row. It is set before the document changes and removed with the row's
+update; what a killed writer leaves is read from the document again.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from ss_pipeline.store.base import DocumentKey, Facets, Listed
+
+_Value: TypeAlias = str | int | float
+
+SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE marks (
+    collection TEXT, tenant TEXT, id TEXT, token INTEGER NOT NULL, PRIMARY KEY (collection, tenant, id)
+) WITHOUT ROWID;
+CREATE TABLE folders (path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    collection TEXT, tenant TEXT, id TEXT,
+    status TEXT NOT NULL, priority INTEGER NOT NULL, class TEXT NOT NULL, created_at TEXT NOT NULL,
+    waiting INTEGER NOT NULL, not_before REAL NOT NULL, held_until REAL NOT NULL, fence INTEGER NOT NULL,
+    gate INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (collection, tenant, id)
+) WITHOUT ROWID;
+CREATE INDEX by_status ON documents (collection, status, tenant, id);
+CREATE INDEX ready ON documents (collection, tenant, class, priority DESC, created_at, id) WHERE gate = 1;
+CREATE INDEX held ON documents (held_until) WHERE gate = 2;
+CREATE INDEX parked ON documents (not_before) WHERE gate = 3;
+"""
+
+_PUT: Final = """
+INSERT OR REPLACE INTO documents
+    (collection, tenant, id, status, priority, class, created_at, waiting, not_before, held_until, fence)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_UPDATE_FACETS: Final = """
+UPDATE documents SET status = ?, priority = ?, class = ?, created_at = ?, waiting = ?, not_before = ?
+WHERE collection = ? AND tenant = ? AND id = ?"""
+_UPDATE_HOLD: Final = "UPDATE documents SET held_until = ?, fence = ? WHERE collection = ? AND tenant = ? AND id = ?"
+_SET_GATE: Final = """
+UPDATE documents SET gate = CASE
+    WHEN NOT waiting THEN 0 WHEN held_until > ? THEN 2 WHEN not_before > ? THEN 3 ELSE 1 END
+WHERE collection = ? AND tenant = ? AND id = ?"""
+_TIME_HAS_COME: Final = """
+SELECT EXISTS (SELECT 1 FROM documents INDEXED BY held WHERE gate = 2 AND held_until <= ?)
+    OR EXISTS (SELECT 1 FROM documents INDEXED BY parked WHERE gate = 3 AND not_before <= ?)"""
+_OPEN_HELD: Final = """
+UPDATE documents INDEXED BY held SET gate = CASE WHEN not_before > ? THEN 3 ELSE 1 END
+WHERE gate = 2 AND held_until <= ?"""
+_OPEN_PARKED: Final = "UPDATE documents INDEXED BY parked SET gate = 1 WHERE gate = 3 AND not_before <= ?"
+_COLUMNS: Final = "SELECT tenant, id, status, priority, created_at, waiting, not_before FROM documents "
+_NEXT_CLASS: Final = """
+SELECT tenant, class FROM documents INDEXED BY ready
+WHERE gate = 1 AND collection = ? AND tenant = ? AND class > ? ORDER BY class LIMIT 1"""
+_NEXT_TENANT: Final = """
+SELECT tenant, class FROM documents INDEXED BY ready
+WHERE gate = 1 AND collection = ? AND tenant > ? ORDER BY tenant, class LIMIT 1"""
+_HEADS: Final = (
+    _COLUMNS
+    + """INDEXED BY ready WHERE gate = 1 AND collection = ? AND tenant = ? AND class = ? AND not_before <= ?
+ORDER BY priority DESC, created_at, id LIMIT ?"""
+)
+_PAGE: Final = _COLUMNS + "WHERE collection = ? AND (tenant, id) > (?, ?) AND tenant <= ? ORDER BY tenant, id LIMIT ?"
+_PAGE_OF_STATUS: Final = (
+    _COLUMNS
+    + """INDEXED BY by_status WHERE collection = ? AND status = ? AND (tenant, id) > (?, ?) AND tenant <= ?
+ORDER BY tenant, id LIMIT ?"""
+)
+_COUNTS: Final = """
+SELECT tenant, status, count(*) FROM documents INDEXED BY by_status WHERE collection = ? GROUP BY status, tenant"""
+_LAST_TENANT: Final = "\U0010ffff"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """How long a claim holds a document (lease clock, seconds; 0 = not at all) and the last fence given."""
+
+    until: float = 0.0
+    fence: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """All the index says about a document."""
+
+    key: DocumentKey
+    facets: Facets
+    hold: Hold
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A document that may differ from its row; a new mark on the same key has another token."""
+
+    key: DocumentKey
+    token: int
+
+
+@dataclass(frozen=True)
+class Now:
+    """Both clocks at one moment: the lease clock and the wall clock (epoch), in seconds."""
+
+    lease: float
+    wall: float
+
+
+class IndexRows:
+    """The statements on one open connection. Errors of SQLite pass; file_index.py names them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One write transaction; undone where the block fails or is interrupted."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def fill(self, rows: Iterable[Row | DocumentKey], *, now: Now, meta: dict[str, _Value]) -> int:
+        """Enters everything into a new index, in one transaction; a bare key (unreadable now) becomes a mark."""
+        count = 0
+        with self.transaction():
+            for row in rows:
+                if isinstance(row, Row):
+                    self._put(row, now)
+                    count += 1
+                else:
+                    self._mark(row, token=1)
+            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        return count
+
+    def meta(self, name: str) -> _Value | None:
+        """A fact about the index itself."""
+        found = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def set_meta(self, name: str, value: _Value) -> None:
+        """Replaces a fact about the index."""
+        with self.transaction():
+            self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def mark(self, keys: Iterable[DocumentKey], *, token: int) -> bool:
+        """Marks documents, durably against kill -9; returns whether one of them was marked before."""
+        was_marked = False
+        with self.transaction():
+            for key in keys:
+                was_marked = self._mark(key, token=token) or was_marked
+        return was_marked
+
+    def marks(self) -> list[Mark]:
+        """Every mark there is."""
+        found = self._connection.execute("SELECT collection, tenant, id, token FROM marks").fetchall()
+        return [Mark(DocumentKey(*row[:3]), row[3]) for row in found]
+
+    def enter(self, row: Row, *, now: Now) -> None:
+        """Puts a document's row and removes its mark."""
+        with self.transaction():
+            self._put(row, now)
+            self._unmark(row.key)
+
+    def update(self, key: DocumentKey, *, facets: Facets | None, hold: Hold | None, now: Now) -> bool:
+        """Changes what is given of a row and removes its mark; False (and nothing done) where there is no row."""
+        with self.transaction():
+            if not self.has(key):
+                return False
+            if facets is not None:
+                self._connection.execute(_UPDATE_FACETS, (*_facet_values(facets), *_id(key)))
+            if hold is not None:
+                self._connection.execute(_UPDATE_HOLD, (hold.until, hold.fence, *_id(key)))
+            self._connection.execute(_SET_GATE, (now.lease, now.wall, *_id(key)))
+            self._unmark(key)
+            return True
+
+    def remove(self, key: DocumentKey) -> None:
+        """Removes a document that is gone, with its mark."""
+        with self.transaction():
+            self._remove(key)
+
+    def forget(self, mark: Mark) -> None:
+        """Removes a document found gone without its lock, unless it was marked again since it was looked at."""
+        where = (*_id(mark.key), mark.token)
+        with self.transaction():
+            found = self._connection.execute(
+                "SELECT 1 FROM marks WHERE collection = ? AND tenant = ? AND id = ? AND token = ?", where
+            ).fetchone()
+            if found:
+                self._remove(mark.key)
+
+    def keys(self) -> list[DocumentKey]:
+        """The keys of all rows."""
+        return [DocumentKey(*row) for row in self._connection.execute("SELECT collection, tenant, id FROM documents")]
+
+    def has(self, key: DocumentKey) -> bool:
+        """Whether there is a row for the document."""
+        statement = "SELECT 1 FROM documents WHERE collection = ? AND tenant = ? AND id = ?"
+        return self._connection.execute(statement, _id(key)).fetchone() is not None
+
+    def fence(self, key: DocumentKey) -> int:
+        """The last fence known for the document, or 0."""
+        statement = "SELECT fence FROM documents WHERE collection = ? AND tenant = ? AND id = ?"
+        found = self._connection.execute(statement, _id(key)).fetchone()
+        return 0 if found is None else int(found[0])
+
+    def page(
+        self, collection: str, *, tenant_id: str | None, status: str | None, after: DocumentKey | None, limit: int
+    ) -> list[Listed]:
+        """A page in key order (see store/base.py)."""
+        first = (tenant_id or "", "")
+        start = max(first, (after.tenant_id, after.document_id)) if after else first
+        last = _LAST_TENANT if tenant_id is None else tenant_id
+        if status is None:
+            return self._listed(collection, _PAGE, (collection, *start, last, limit))
+        return self._listed(collection, _PAGE_OF_STATUS, (collection, status, *start, last, limit))
+
+    def counts(self, collection: str) -> dict[tuple[str, str], int]:
+        """Documents for each (tenant, status)."""
+        found = self._connection.execute(_COUNTS, (collection,)).fetchall()
+        return {(tenant, status): number for tenant, status, number in found}
+
+    def heads(self, collection: str, *, per_group: int, now: Now) -> list[Listed]:
+        """The first ready documents of each tenant and class (see store/base.py)."""
+        self._open_gates(now)
+        return [
+            head
+            for group in self._groups(collection)
+            for head in self._listed(collection, _HEADS, (collection, *group, now.wall, per_group))
+        ]
+
+    def folder_times(self) -> dict[str, int]:
+        """When each folder was last found changed, in nanoseconds since the epoch."""
+        return dict(self._connection.execute("SELECT path, mtime_ns FROM folders").fetchall())
+
+    def set_folder_times(self, times: dict[str, int]) -> None:
+        """Keeps when folders were found changed."""
+        with self.transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO folders VALUES (?, ?)", times.items())
+
+    def _open_gates(self, now: Now) -> None:
+        if self._connection.execute(_TIME_HAS_COME, (now.lease, now.wall)).fetchone()[0]:
+            with self.transaction():
+                self._connection.execute(_OPEN_HELD, (now.wall, now.lease))
+                self._connection.execute(_OPEN_PARKED, (now.wall,))
+
+    def _groups(self, collection: str) -> Iterator[tuple[str, str]]:
+        """Each by one seek; `(tenant, class) > (?, ?)` in one statement would read the whole group before."""
+        group: tuple[str, str] | None = ("", "")
+        while group:
+            within = self._connection.execute(_NEXT_CLASS, (collection, *group)).fetchone()
+            group = within or self._connection.execute(_NEXT_TENANT, (collection, group[0])).fetchone()
+            if group:
+                yield group
+
+    def _listed(self, collection: str, statement: str, values: tuple[_Value, ...]) -> list[Listed]:
+        return [
+            Listed(
+                DocumentKey(collection, tenant, document_id),
+                Facets(status, priority, created_at, waiting=bool(waiting), not_before=not_before),
+            )
+            for tenant, document_id, status, priority, created_at, waiting, not_before in self._connection.execute(
+                statement, values
+            ).fetchall()
+        ]
+
+    def _put(self, row: Row, now: Now) -> None:
+        values = (*_id(row.key), *_facet_values(row.facets), row.hold.until, row.hold.fence)
+        self._connection.execute(_PUT, values)
+        self._connection.execute(_SET_GATE, (now.lease, now.wall, *_id(row.key)))
+
+    def _mark(self, key: DocumentKey, *, token: int) -> bool:
+        statement = "SELECT 1 FROM marks WHERE collection = ? AND tenant = ? AND id = ?"
+        before = self._connection.execute(statement, _id(key)).fetchone()
+        self._connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", (*_id(key), token))
+        return before is not None
+
+    def _unmark(self, key: DocumentKey) -> None:
+        statement = "DELETE FROM marks WHERE collection = ? AND tenant = ? AND id = ?"
+        self._connection.execute(statement, _id(key))
+
+    def _remove(self, key: DocumentKey) -> None:
+        statement = "DELETE FROM documents WHERE collection = ? AND tenant = ? AND id = ?"
+        self._connection.execute(statement, _id(key))
+        self._unmark(key)
+
+
+def _id(key: DocumentKey) -> tuple[str, str, str]:
+    return key.collection, key.tenant_id, key.document_id
+
+
+def _facet_values(facets: Facets) -> tuple[str, int, str, str, int, float]:
+    return (
+        facets.status,
+        facets.priority,
+        facets.priority_class,
+        facets.created_at,
+        int(facets.waiting),
+        facets.not_before,
+    )

@@ -61,6 +61,8 @@ class SubmissionRequest(BaseModel):
         roles = [item.role for item in self.inputs]
         if roles.count(PRIMARY_ROLE) > 1:
             raise ValueError("inputs: exactly one may have the role primary_dataset")
+        if PRIMARY_ROLE not in roles and None not in roles:
+            raise ValueError("inputs: one must have the role primary_dataset")
         if len({item.path for item in self.inputs}) != len(self.inputs):
             raise ValueError("inputs: a path is named twice")
         return self

@@ -1,0 +1,1 @@
+"""The submission stage: folders in the inbox become jobs."""

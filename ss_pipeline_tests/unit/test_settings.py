@@ -1,0 +1,98 @@
+"""Settings: read from the environment, frozen, and a bad value is named with its variable."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from ss_pipeline.errors import SettingsError
+from ss_pipeline.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SS_{name.upper()}", raising=False)
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = load_settings()
+    assert (settings.job_store_backend, settings.review_policy, settings.log_level) == ("file", "auto", "INFO")
+    assert settings.inbox_path() == Path("var/data/inbox").absolute()
+    assert settings.jobs_path() == Path("var/data/jobs").absolute()
+    assert settings.artifacts_location() == str(Path("var/data/artifacts").absolute())
+
+
+def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SS_DATA_DIR", "/data")
+    monkeypatch.setenv("SS_CLAIM_SLOTS", "12")
+    monkeypatch.setenv("SS_CLAIM_LEASE_SECONDS", "3.5")
+    monkeypatch.setenv("SS_JOB_STORE_BACKEND", "memory")
+    settings = load_settings()
+    assert (settings.data_dir, settings.claim_slots, settings.claim_lease_seconds) == (Path("/data"), 12, 3.5)
+    assert settings.job_store_backend == "memory"
+
+
+def test_what_is_given_in_code_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SS_CLAIM_SLOTS", "12")
+    assert load_settings(claim_slots=2).claim_slots == 2
+
+
+def test_a_variable_nobody_knows_is_not_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SS_OF_A_LATER_VERSION", "1")
+    assert not hasattr(load_settings(), "of_a_later_version")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("SS_JOB_STORE_BACKEND", "mongodb", "'file' or 'memory'"),
+        ("SS_LOG_LEVEL", "LOUD", "'DEBUG'"),
+        ("SS_REVIEW_POLICY", "never", "'auto' or 'always'"),
+        ("SS_CLAIM_SLOTS", "0", "greater than or equal to 1"),
+        ("SS_CLAIM_SLOTS", "four", "valid integer"),
+        ("SS_CLAIM_SLOTS", "", "valid integer"),
+        ("SS_CLAIM_MAX_JOBS", "26", "less than or equal to 25"),
+        ("SS_CLAIM_LEASE_SECONDS", "0", "greater than 0"),
+        ("SS_CLAIM_LEASE_SECONDS", "soon", "valid number"),
+        ("SS_INBOX_QUIET_SECONDS", "-1", "greater than or equal to 0"),
+        ("SS_PROFILE_MEMORY_MB", "63", "greater than or equal to 64"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.message.startswith(f"{variable}={value!r}: ")
+    assert complaint in caught.value.message
+    assert caught.value.error_code == "SETTINGS_INVALID"
+    assert "docs/configuration.md" in caught.value.todo
+
+
+def test_settings_do_not_change_after_they_were_read() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings().claim_slots = 9  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given_url", "location"),
+    [
+        ("s3://bucket/folder", "s3://bucket/folder"),
+        ("memory://tests", "memory://tests"),
+        ("/srv/artifacts", "/srv/artifacts"),
+    ],
+)
+def test_artifacts_live_in_a_folder_or_at_a_url(given_url: str, location: str) -> None:
+    assert load_settings(artifacts_url=given_url).artifacts_location() == location
+
+
+def test_places_of_their_own_win_over_the_data_folder() -> None:
+    settings = load_settings(data_dir="/data", inbox_dir="/mnt/inbox", jobs_dir="/mnt/jobs")
+    assert (settings.inbox_path(), settings.jobs_path()) == (Path("/mnt/inbox"), Path("/mnt/jobs"))
+    assert settings.artifacts_location() == "/data/artifacts"
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []

@@ -51,6 +51,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     OUT.print(table)
 
 
+def print_list(title: str, lines: Sequence[str]) -> None:
+    """A heading and lines that are never cut or wrapped, so that they can be copied; nothing where there are none."""
+    if lines:
+        OUT.print(f"\n{title}", style="bold")
+        for line in lines:
+            OUT.print(f"  {escape(line)}".replace("\n", "\n  "), soft_wrap=True, highlight=False)
+
+
 def print_fields(title: str, fields: Mapping[str, object]) -> None:
     """A block of names and values; empty ones are left out."""
     table = Table.grid(padding=(0, 2))

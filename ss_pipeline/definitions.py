@@ -10,7 +10,7 @@ import dagster as dg
 from ss_pipeline.defs.assets import job_pipeline
 from ss_pipeline.defs.backlog import backlog
 from ss_pipeline.defs.io_manager import build_io_manager
-from ss_pipeline.defs.jobs import FLEET_JOBS, process_jobs
+from ss_pipeline.defs.jobs import FLEET_JOBS, observe_backlog, process_jobs
 from ss_pipeline.defs.resources import build_resources
 from ss_pipeline.defs.schedules import SCHEDULES
 from ss_pipeline.defs.sensors import build_sensors
@@ -26,7 +26,7 @@ def build_definitions(settings: Settings, *, overrides: Mapping[str, object] | N
     resources: dict[str, object] = {**build_resources(settings), "io_manager": build_io_manager()}
     return dg.Definitions(
         assets=[job_pipeline, backlog],
-        jobs=[process_jobs, *FLEET_JOBS],
+        jobs=[process_jobs, observe_backlog, *FLEET_JOBS],
         sensors=build_sensors(settings),
         schedules=SCHEDULES,
         resources=resources | dict(overrides or {}),

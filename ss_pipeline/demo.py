@@ -15,7 +15,7 @@ from typing import Any, Final
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ss_pipeline import wiring
-from ss_pipeline.console import OUT, print_table
+from ss_pipeline.console import OUT, print_list, print_table
 from ss_pipeline.errors import JobNotFoundError, StackError
 from ss_pipeline.jobs.lifecycle import phase
 from ss_pipeline.jobs.model import Job
@@ -70,13 +70,14 @@ def run_demo(data: Path) -> list[DemoRow]:
 
 
 def show_results(rows: list[DemoRow], data: Path) -> None:
-    """The table of results, and what to do next."""
-    columns = ["submission", "job", "phase", "s", "report, question or reason"]
-    print_table("Results", columns, [(r.name, r.job_id, r.phase, _rounded(r.seconds), r.detail) for r in rows])
+    """The table of results; below it where the reports are, what is asked and how to answer, and what was refused."""
+    print_table("Results", ["submission", "phase", "s"], [(r.name, r.phase, _rounded(r.seconds)) for r in rows])
+    for title, phase_name in (("Reports", "published"), ("Waiting for you", "in review"), ("Refused", "refused")):
+        print_list(title, [row.detail for row in rows if row.phase == phase_name])
+    print_list("Failed", [f"{row.name}: {row.detail}" for row in rows if row.phase in {"failed", "cancelled"}])
     counts = {name: sum(row.phase == name for row in rows) for name in dict.fromkeys(row.phase for row in rows)}
-    OUT.print("  ".join(f"{count} {name}" for name, count in counts.items()), style="bold")
-    OUT.print(f"\nThe store, the reports and the log of the daemon are in {data}. To go on with them in the UI:")
-    OUT.print(f"  SS_DATA_DIR={data} make up", highlight=False)
+    print_list("In all", [", ".join(f"{count} {name}" for name, count in counts.items())])
+    print_list("Go on with them in the Dagster UI", [f"SS_DATA_DIR={data} make up"])
 
 
 def as_documents(rows: list[DemoRow]) -> list[dict[str, Any]]:
@@ -110,14 +111,17 @@ def _row(name: str, parts: wiring.Parts, data: Path, started: float) -> DemoRow:
 
 def _detail(job: Job, parts: wiring.Parts, data: Path) -> str:
     if job.published:
-        report = Path(parts.artifacts.location(job.tenant_id, job.job_id, f"{job.published.folder}/report.html"))
-        return str(report.relative_to(Path.cwd()) if report.is_relative_to(Path.cwd()) else report)
+        return _shown(Path(parts.artifacts.location(job.tenant_id, job.job_id, f"{job.published.folder}/report.html")))
     if job.status == "draft_ready" and job.draft:
         questions = open_questions(job.draft)
         flags = " ".join(f"--answer {name}=…" for name in questions)
         asked = "\n".join(questions.values())
-        return f"{asked}\nSS_DATA_DIR={data} .venv/bin/ss-pipeline confirm {job.job_id} {flags}"
+        return f"{asked}\nSS_DATA_DIR={_shown(data)} .venv/bin/ss-pipeline confirm {job.job_id} {flags}"
     return phase(job).reason
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _settled_after(job: Job, started: float) -> float | None:

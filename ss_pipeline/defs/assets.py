@@ -70,12 +70,17 @@ def job_pipeline(
     selected = go on from where each job stands; fewer = make exactly these again.
     """
     stages = frozenset(Stage(key.to_user_string()) for key in context.selected_asset_keys)
-    claim_id = context.run.tags.get(CLAIM_TAG) or f"run_{context.run_id}"
+    claim_id = context.run.tags.get(CLAIM_TAG) or f"run_{context.run.run_id}"
     endings: list[JobEnded] = []
     for tenant_id, keys in _by_tenant([job_of_partition(work.jobs, key) for key in context.partition_keys]):
         job_ids = [key.document_id for key in keys]
         for event in work_off(
-            job_ids, tenant_id=tenant_id, claim_id=claim_id, owner=f"run:{context.run_id}", parts=work, stages=stages
+            job_ids,
+            tenant_id=tenant_id,
+            claim_id=claim_id,
+            owner=f"run:{context.run.run_id}",
+            parts=work,
+            stages=stages,
         ):
             if isinstance(event, StageDone):
                 yield _materialization(event, work)

@@ -4,14 +4,20 @@ import dagster as dg
 
 from ss_pipeline.defs import ops
 from ss_pipeline.defs.assets import job_pipeline
-from ss_pipeline.defs.partitions import JOB_PARTITIONS
+from ss_pipeline.defs.backlog import backlog
 
 process_jobs = dg.define_asset_job(
     "process_jobs",
     selection=dg.AssetSelection.assets(job_pipeline),
     description="Works off a claim: one partition, or a range of them. The claim sensor launches it.",
     executor_def=dg.in_process_executor,
-    partitions_def=JOB_PARTITIONS,
+)
+
+observe_backlog = dg.define_asset_job(
+    "observe_backlog",
+    selection=dg.AssetSelection.assets(backlog.key),
+    description="Looks who waits, for how long, and why.",
+    executor_def=dg.in_process_executor,
 )
 
 FLEET_JOBS = [

@@ -20,7 +20,7 @@ MAX_NESTING = 100
 MAX_SEGMENT_BYTES = 200
 """A file name may have 255 bytes; the stores append suffixes to a segment."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def parse_document(raw: bytes) -> JsonObject:
@@ -55,7 +55,7 @@ def render_document(payload: JsonObject) -> bytes:
 
 
 def is_safe_segment(name: str) -> bool:
-    """Whether a tenant or job id can be one folder name: no separators, no dots-only, no leading `~`."""
+    """Whether a tenant or job id can be one folder name: no separators, no dots-only, no leading `~`, valid UTF-8."""
     return (
         bool(name)
         and name not in {".", ".."}

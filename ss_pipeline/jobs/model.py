@@ -135,6 +135,12 @@ class Parked(_Part):
     until: str
     reason: str
 
+    @field_validator("until")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
 
 class FailureRecord(_Part):
     """Why the job failed last: code, one sentence, what to do."""

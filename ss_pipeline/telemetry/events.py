@@ -15,6 +15,7 @@ EVENTS: Final[dict[str, str]] = {
     "SS_SUBMISSION_ACCEPTED": "A submission became a job.",
     "SS_SUBMISSION_DUPLICATE": "A submission equals one that is a job already; that job is kept.",
     "SS_SUBMISSION_REFUSED": "A submission was refused; refused/<name>/reason.json says why.",
+    "SS_SUBMISSION_STALLED": "A taken submission cannot become a job now (store or medium failed); it is tried again.",
     "SS_SUBMISSION_PUT_BACK": "A submission changed while it was taken and was put back to wait.",
     # job documents and store
     "SS_JOB_CREATED": "A job document was created.",
@@ -28,6 +29,7 @@ EVENTS: Final[dict[str, str]] = {
     "SS_JOB_ILLEGAL_TRANSITION": "A change of status was refused.",
     "SS_JOB_STATUS_CHANGED": "A job changed its status.",
     "SS_STORE_INDEX_REBUILT": "The file store's index was rebuilt from the documents.",
+    "SS_STORE_INDEX_DEFERRED": "A document was stored but not yet entered in the index; the next listing does it.",
     "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
     # claims
     "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",
@@ -46,11 +48,8 @@ EVENTS: Final[dict[str, str]] = {
     "SS_PUBLICATION_COMMITTED": "A version of the result was published.",
     "SS_PUBLICATION_REFUSED": "A draft was not published because a check failed.",
     "SS_PUBLICATION_CURRENT_REPAIRED": "The pointer to the current version was missing or old and was written again.",
-    # runs
-    "SS_WORKER_SHUTDOWN_REQUESTED": "A run was asked to stop; it finishes the current job.",
-    "SS_WORKER_SHUTDOWN_COMPLETE": "A run stopped; what it had not begun was released.",
 }
-"""Event code -> what it says. Names starting SS_JOB_JSON, SS_WORKER and SS_JOB_TRACE are the seed's."""
+"""Event code -> what it says. Names starting SS_JOB_JSON and SS_JOB_TRACE are the seed's."""
 
 
 def emit(event: str, /, *, level: int = logging.INFO, **fields: object) -> None:

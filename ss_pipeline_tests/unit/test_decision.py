@@ -145,6 +145,6 @@ def test_a_finished_job_cannot_be_cancelled() -> None:
     assert cancelled.status == "cancelled"
     job = decision.confirm(_in_review(_draft()), by="ann", at=AT)
     for status in ("queued", "running", "succeeded"):
-        job = transition(job, status, at=AT, by="run:1")  # type: ignore[arg-type]
+        job = transition(job, status, at=AT, by="run:1")
     with pytest.raises(JobIllegalTransitionError):
         decision.cancel(job, by="ann", at=AT)

@@ -1,0 +1,190 @@
+"""The command line, run in this process with the arguments a person types."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ss_pipeline import cli
+from ss_pipeline_tests.builders import a_job
+from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline, wages_csv
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return a_pipeline(tmp_path)
+
+
+@pytest.fixture
+def run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("SS_DATA_DIR", str(pipeline.parts.settings.data_dir))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def type_in(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["ss-pipeline", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
+
+    return type_in
+
+
+def test_a_submission_typed_in_is_taken_from_the_inbox(run: Run, pipeline: Pipeline, tmp_path: Path) -> None:
+    data = tmp_path / "wages.csv"
+    data.write_text(wages_csv(), encoding="utf-8")
+    submitted = run("submit", "Effect of educ on wage, controlling for exper", str(data), "--ref", "r-1", "--json")
+    assert submitted.status == 0
+    assert Path(submitted.document["folder"]).is_dir()
+    (accepted,) = pipeline.take_in().accepted
+    listed = run("list", "--json").document
+    assert [(row["job_id"], row["phase"], row["client_ref"]) for row in listed] == [(accepted.job_id, "waiting", "r-1")]
+    assert accepted.job_id in run("list").out
+
+
+def test_a_missing_file_is_named(run: Run) -> None:
+    outcome = run("submit", "anything", "nowhere.csv", "--json")
+    assert outcome.status == 1
+    assert outcome.document["error"]["code"] == "SUBMISSION_FILE_MISSING"
+    assert "nowhere.csv" in outcome.document["error"]["message"]
+
+
+def test_a_bad_request_is_refused_before_it_reaches_the_inbox(run: Run, pipeline: Pipeline, tmp_path: Path) -> None:
+    data = tmp_path / "wages.csv"
+    data.write_text(wages_csv(), encoding="utf-8")
+    outcome = run("submit", " ", str(data), "--json")
+    assert outcome.document["error"]["code"] == "SUBMISSION_REQUEST_INVALID"
+    assert not list(pipeline.parts.inbox.glob("*"))
+
+
+def test_show_why_and_list_tell_where_a_job_stands(run: Run, pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job()
+    assert run("why", job_id, "--json").document["position"] == "1 of 1"
+    pipeline.run(job_id)
+    shown = run("show", job_id)
+    assert "report.html" in shown.out
+    assert "succeeded" in shown.out
+    assert run("show", job_id, "--json").document["status"] == "succeeded"
+    assert "published" in run("why", job_id).out
+    assert run("list", "--status", "created", "--json").document == []
+
+
+def test_a_question_is_shown_and_answered(run: Run, pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job(requirement=AMBIGUOUS_REQUIREMENT)
+    pipeline.run(job_id)
+    assert "in review" in run("show", job_id).out
+    unanswered = run("confirm", job_id, "--json")
+    assert (unanswered.status, unanswered.document["error"]["code"]) == (1, "DECISION_BLOCKED")
+    assert "--answer outcome_var=" in unanswered.document["error"]["todo"]
+    answered = run(
+        "confirm", job_id, "--answer", "outcome_var=wage", "--answer", "treatment_var=educ", "--by", "ann", "--json"
+    )
+    assert (answered.status, answered.document["status"]) == (0, "confirmed")
+    late = run("confirm", job_id, "--json")
+    assert late.document["error"]["code"] == "DECISION_NOT_AWAITED"
+
+
+def test_a_draft_is_sent_back_with_a_note(run: Run, pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job(requirement=AMBIGUOUS_REQUIREMENT)
+    pipeline.run(job_id)
+    assert run("confirm", job_id, "--send-back").status == 2
+    assert run("confirm", job_id, "--send-back", "--note", "use logs", "--json").document["status"] == "created"
+
+
+def test_a_failed_job_is_retried_and_a_waiting_one_cancelled(run: Run, pipeline: Pipeline) -> None:
+    failed = pipeline.a_job("bad", csv="wage,educ\n")
+    pipeline.run(failed)
+    assert "failed" in run("why", failed).out
+    assert run("retry", failed, "--json").document["status"] == "created"
+    assert run("cancel", failed, "--json").document["status"] == "cancelled"
+    again = run("cancel", failed, "--json")
+    assert again.status == 0
+    assert run("retry", failed).status == 1
+
+
+def test_an_imported_job_is_released_by_adopt(run: Run, pipeline: Pipeline) -> None:
+    imported = a_job("job_imported").model_copy(update={"status": "queued", "history": []})
+    pipeline.parts.jobs.create(imported)
+    assert "adopt" in run("why", "job_imported", "--json").document["next"]
+    assert run("adopt", "job_imported", "--json").status == 0
+    assert "adopt" not in run("why", "job_imported", "--json").document["next"]
+
+
+@pytest.mark.seed("S1.1.8")
+def test_a_store_is_migrated_and_rolled_back_byte_for_byte(run: Run, pipeline: Pipeline) -> None:
+    folder = pipeline.parts.settings.jobs_path() / "ab" / "job_abcd"
+    folder.mkdir(parents=True)
+    fields = b'"schema_version": 1, "job_id": "job_abcd", "status": "created", "created_at": "2026-01-06"'
+    original = b'{ "requirement": null, ' + fields + b"}"
+    (folder / "job.json").write_bytes(original)
+    outcomes = {
+        flag: [(row["job_id"], row["outcome"]) for row in run("migrate", flag, "--json").document]
+        for flag in ("--dry-run", "--apply", "--rollback")
+    }
+    assert outcomes == {
+        "--dry-run": [("job_abcd", "to_migrate")],
+        "--apply": [("job_abcd", "migrated")],
+        "--rollback": [("job_abcd", "rolled_back")],
+    }
+    assert (folder / "job.json").read_bytes() == original
+    assert run("migrate", "--apply", "--rollback").status == 2
+    assert "to_migrate" in run("migrate").out
+
+
+def test_an_unknown_job_is_one_readable_block(run: Run) -> None:
+    outcome = run("show", "job_nowhere")
+    assert outcome.status == 1
+    assert "JOB_NOT_FOUND" in outcome.err
+    assert "What to do" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_wrong_setting_names_its_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SS_CLAIM_MAX_JOBS", "many")
+    outcome = run("list", "--json")
+    assert outcome.document["error"]["code"] == "SETTINGS_INVALID"
+    assert "SS_CLAIM_MAX_JOBS" in outcome.document["error"]["message"]
+
+
+def test_a_malformed_answer_is_a_usage_error(run: Run, pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job(requirement=AMBIGUOUS_REQUIREMENT)
+    pipeline.run(job_id)
+    assert run("confirm", job_id, "--answer", "wage").status == 2
+
+
+def test_the_doctor_finds_nothing_in_a_healthy_store_and_names_a_corrupt_job(run: Run, pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job()
+    assert run("doctor").status == 0
+    path = next(pipeline.parts.settings.jobs_path().rglob("job.json"))
+    path.write_bytes(b"{")
+    outcome = run("doctor", "--json")
+    assert outcome.status == 1
+    assert any(f["level"] == "problem" and job_id in f["message"] for f in outcome.document)
+
+
+def test_light_verbs_import_neither_pandas_nor_dagster() -> None:
+    code = "import sys, ss_pipeline.cli; print([m for m in ('pandas', 'dagster', 'matplotlib') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"

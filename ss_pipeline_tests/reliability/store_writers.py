@@ -1,0 +1,426 @@
+"""Processes that write to a file store: many at once, killed at any instant, killed or failed at a given system call.
+
+Run as `python -m ss_pipeline_tests.reliability.store_writers '{"task": …}'`: one process imports everything and forks
+the writers, so that a writer costs milliseconds. It prints what was found as one JSON line; the tests judge it.
+"""
+
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ss_pipeline import durable
+from ss_pipeline.errors import JobExistsError, JobNotFoundError, JobVersionConflictError, SSError, StoreUnavailableError
+from ss_pipeline.jobs.documents import render_document
+from ss_pipeline.store.base import DocumentKey, Fence
+from ss_pipeline.store.file import FileBackend
+from ss_pipeline.store.file_catalogue import Catalogue
+from ss_pipeline.store.file_layout import Place
+from ss_pipeline.store.jobs import JOBS, JobStore, facets_of_body, facets_of_job, job_key
+from ss_pipeline_tests.builders import a_job
+
+Found: TypeAlias = dict[str, Any]
+PROJECT_ROOT: Final = Path(__file__).parent.parent.parent
+
+
+def run(task: str, **parameters: object) -> Found:
+    """Runs one task in a process of its own; returns what it found."""
+    command = [
+        sys.executable,
+        "-m",
+        "ss_pipeline_tests.reliability.store_writers",
+        json.dumps({"task": task, **parameters}),
+    ]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    found: Found = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+# --- the stores tried: the real one and broken ones ------------------------------------------------------------------
+
+
+class UnlockedBackend(FileBackend):
+    """Broken: compares and sets without a lock."""
+
+    def _locked(self, place: Place) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class InPlaceBackend(FileBackend):
+    """Broken: writes into the file itself, not beside it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, facets_of=facets_of_body, look_seconds=0)
+
+        def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
+            del synced
+            with path.open("wb") as file:
+                for start in range(0, len(body), 64):
+                    file.write(body[start : start + 64])
+                    file.flush()
+
+        setattr(durable, "write_file", write_file)  # noqa: B010 - in this process only
+
+
+class UnmarkedCatalogue(Catalogue):
+    """Broken: enters changes in the index without having marked them before."""
+
+    @contextmanager
+    def _entered_after(self, key: DocumentKey, place: Place) -> Iterator[None]:
+        yield
+        with self.index.open() as rows:
+            self._enter_from_documents(rows, key, place)
+
+    def changing(self, key: DocumentKey, place: Place, **_given: object) -> AbstractContextManager[None]:
+        return self._entered_after(key, place)
+
+
+def open_backend(root: Path, kind: str = "real") -> FileBackend:
+    """A back end on `root`: the real one, or a broken one by its name."""
+    if kind == "in place":
+        return InPlaceBackend(root)
+    cls = UnlockedBackend if kind == "unlocked" else FileBackend
+    backend = cls(root, facets_of=facets_of_body, look_seconds=3600 if kind == "unmarked" else 0)
+    if kind == "unmarked":
+        backend._catalogue.__class__ = UnmarkedCatalogue
+    return backend
+
+
+# --- forking ---------------------------------------------------------------------------------------------------------
+
+
+def fork(work: Callable[[int], None]) -> tuple[int, int]:
+    """Forks a child that writes to the returned pipe and ends; returns its process id and the pipe."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        status = 1
+        try:
+            work(writer)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    return child, reader
+
+
+def drained(pipe: int) -> bytes:
+    """All that is in a pipe whose writers are gone."""
+    with open(pipe, "rb") as file:
+        return file.read()
+
+
+def together(number: int, work: Callable[[int], object]) -> list[Any]:
+    """What `number` processes that start at once return."""
+    start, go = os.pipe()
+
+    def one(index: int) -> Callable[[int], None]:
+        def child(out: int) -> None:
+            os.close(go)
+            os.read(start, 1)
+            os.write(out, json.dumps(work(index)).encode())
+
+        return child
+
+    children = [fork(one(index)) for index in range(number)]
+    os.close(start)
+    os.close(go)
+    results = [json.loads(drained(pipe)) for _, pipe in children]
+    for child, _ in children:
+        os.waitpid(child, 0)
+    return results
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def increments(root: Path, *, processes: int, jobs: int, times: int, kind: str = "real") -> Found:
+    """Each process appends its tags to each job; what was acknowledged against what is stored."""
+    keys = [f"job_{number:016d}" for number in range(jobs)]
+    with closing(open_backend(root)) as backend:
+        for job_id in keys:
+            JobStore(backend).create(a_job(job_id, x_tags=[]))
+
+    def work(index: int) -> list[tuple[str, str]]:
+        store = JobStore(open_backend(root, kind))
+        order = [job_id for job_id in keys for _ in range(times)]
+        random.Random(index).shuffle(order)
+        acked = []
+        for number, job_id in enumerate(order):
+            tag = f"{index}.{number}"
+            while True:
+                job = store.load(job_id)
+                with suppress(JobVersionConflictError):
+                    store.save(job.changed(x_tags=[*(job.model_extra or {})["x_tags"], tag]))
+                    break
+            acked.append((job_id, tag))
+        return acked
+
+    acked = [tuple(ack) for acks in together(processes, work) for ack in acks]
+    with closing(open_backend(root)) as backend:
+        stored = {job_id: JobStore(backend).load(job_id) for job_id in keys}
+        tags = [(job_id, tag) for job_id, job in stored.items() for tag in (job.model_extra or {})["x_tags"]]
+        return {
+            "acked": len(acked),
+            "stored": len(tags),
+            "lost": len(set(acked) - set(tags)),
+            "versions": sum(job.version - 1 for job in stored.values()),
+            "listed": len(backend.page(JOBS)),
+        }
+
+
+def creates(root: Path, *, processes: int, rounds: int) -> Found:
+    """Processes that create the same jobs; how many succeeded with each, and whose is stored."""
+
+    def work(index: int) -> list[bool]:
+        store = JobStore(open_backend(root))
+        won = []
+        for number in range(rounds):
+            try:
+                store.create(a_job(f"job_{number:016d}", requirement=str(index)))
+                won.append(True)
+            except JobExistsError:
+                won.append(False)
+        return won
+
+    winners = [[i for i, won in enumerate(column) if won] for column in zip(*together(processes, work), strict=True)]
+    with closing(open_backend(root)) as backend:
+        stored = [JobStore(backend).load(f"job_{number:016d}").requirement for number in range(rounds)]
+        listed = len(backend.page(JOBS, limit=rounds + 1))
+    return {"winners": winners, "stored": stored, "listed": listed}
+
+
+def claims(root: Path, *, processes: int, jobs: int) -> Found:
+    """Claimers that take heads, lease, save under the fence and complete, until nothing waits."""
+    with closing(open_backend(root)) as backend:
+        for number in range(jobs):
+            JobStore(backend).create(a_job(f"job_{number:016d}", tenant_id=f"t{number % 3}"))
+
+    def work(index: int) -> list[str]:
+        backend = open_backend(root)
+        store, done = JobStore(backend), []
+        while heads := backend.heads(JOBS, per_group=4):
+            claim_id = f"{index}.{len(done)}.{time.monotonic_ns()}"
+            reserved = backend.reserve([head.key for head in heads[:3]], claim_id=claim_id, ttl=60)
+            lease = backend.lease(reserved, claim_id=claim_id, owner=str(index), ttl=60)
+            for key, fence in lease.fences.items():
+                job = store.load(key.document_id, tenant_id=key.tenant_id)
+                if job.held is None:  # else: a head read before another claimer had finished it
+                    store.save(job.changed(held="done"), fence=fence)
+                    done.append(f"{key.tenant_id}/{key.document_id}")
+                backend.complete(key, fence)
+        return done
+
+    done = [name for names in together(processes, work) for name in names]
+    return {"done": len(done), "distinct": len(set(done))}
+
+
+# --- killed at any instant -------------------------------------------------------------------------------------------
+
+
+def random_kills(root: Path, *, kills: int, kind: str = "real", seed: int = 1) -> Found:
+    """A writer that works and acknowledges without end, killed at random; after each kill, what is there."""
+    dice, findings = random.Random(seed), []
+    job_id = "job_0000000000000001"
+    with closing(open_backend(root)) as backend:
+        JobStore(backend).create(a_job(job_id, x_ballast="x" * 20_000))
+
+    def work(out: int) -> None:
+        backend = open_backend(root, kind)
+        store, key, round_ = JobStore(backend), job_key(job_id), 0
+        while True:
+            round_ += 1
+            lease = backend.lease([key], claim_id=f"{os.getpid()}.{round_}", owner="w", ttl=0.05)
+            for fence in lease.fences.values():
+                saved = store.save(store.load(job_id).changed(priority=round_ % 100), fence=fence)
+                os.write(out, saved.version.to_bytes(8, "big"))
+                backend.complete(key, fence)
+
+    for _ in range(kills):
+        child, pipe = fork(work)
+        select.select([pipe], [], [], 2)
+        time.sleep(dice.random() * 0.02)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        acked = drained(pipe)
+        finding = state_of(root, job_key(job_id), last_acked=int.from_bytes(acked[-8:] or b"\0", "big"))
+        findings.append(finding)
+        if "error" in finding:
+            break
+        time.sleep(0.05)  # the lease of the killed writer runs out
+    return {"findings": findings}
+
+
+def state_of(root: Path, key: DocumentKey, *, last_acked: int = 0) -> Found:
+    """What a new process finds of a job: its version, whether the listing agrees, what is left over, whether it works."""
+    with closing(open_backend(root)) as backend:
+        store = JobStore(backend)
+        try:
+            job = store.load(key.document_id)
+        except JobNotFoundError:
+            listed = [row.key.document_id for row in backend.page(JOBS)]
+            return {"version": 0, "acked": last_acked, "agrees": key.document_id not in listed, "left": []}
+        except SSError as error:
+            return {"error": error.message}
+        rows = [row.facets for row in backend.page(JOBS) if row.key == key]
+        left = [path.name for path in (root / "00" / key.document_id).glob(f"{durable.TEMPORARY_PREFIX}*")]
+        store.save(job)
+        return {
+            "version": job.version,
+            "acked": last_acked,
+            "agrees": rows == [facets_of_job(job)] and backend.check() == [],
+            "left": left,
+        }
+
+
+# --- killed or failed at the k-th system call ------------------------------------------------------------------------
+
+SYSCALLS: Final = (
+    "openat", "write", "pwrite64", "fsync", "rename", "link", "linkat", "unlink", "mkdir", "flock", "ftruncate",
+)  # fmt: skip
+
+
+def v1_document(job_id: str) -> bytes:
+    """A document of schema 1."""
+    payload = a_job(job_id).as_payload()
+    kept = ("job_id", "status", "created_at", "requirement")
+    return render_document({"schema_version": 1, **{name: payload[name] for name in kept}})
+
+
+def prepare(root: Path, scenario: str, job_id: str) -> Fence | None:
+    """What a scenario starts from."""
+    if scenario in {"create", "first use"}:
+        return None
+    with closing(open_backend(root)) as backend:
+        if scenario == "migrate":
+            backend.create(job_key(job_id), v1_document(job_id), facets_of_body(job_key(job_id), v1_document(job_id)))
+            return None
+        JobStore(backend).create(a_job(job_id))
+        if scenario in {"save", "complete", "heartbeat"}:
+            return backend.lease([job_key(job_id)], claim_id="c", owner="w", ttl=60).fences[job_key(job_id)]
+    return None
+
+
+def perform(backend: FileBackend, scenario: str, job_id: str, fence: Fence | None) -> None:
+    """The one change of a scenario."""
+    store, key = JobStore(backend), job_key(job_id)
+    if scenario in {"create", "first use"}:
+        store.create(a_job(job_id))
+    elif scenario == "migrate":
+        store.load(job_id)
+    elif scenario == "lease":
+        backend.lease([key], claim_id="c", owner="w", ttl=60)
+    elif scenario == "save":
+        store.save(store.load(job_id).changed(priority=7), fence=fence)
+    elif scenario == "complete" and fence:
+        backend.complete(key, fence)
+
+
+def at_syscall(
+    root: Path, scenario: str, job_id: str, injection: str, *, kind: str = "real"
+) -> tuple[str, Fence | None]:
+    """Performs a scenario in a child under strace with one injection: "done", "refused" or "killed"."""
+    fence = prepare(root, scenario, job_id)
+    wait, go = os.pipe()
+
+    def work(out: int) -> None:
+        backend = open_backend(root, kind)
+        os.close(go)
+        os.read(wait, 1)
+        try:
+            perform(backend, scenario, job_id, fence)
+        except StoreUnavailableError:
+            os._exit(7)
+        os._exit(0)
+
+    child, pipe = fork(work)
+    os.close(wait)
+    command = ["strace", "-o", "/dev/null", "-p", str(child), "-e", f"trace={injection.split(':', maxsplit=1)[0]}"]
+    with subprocess.Popen([*command, "-e", f"inject={injection}"], stderr=subprocess.PIPE, text=True) as strace:
+        assert strace.stderr is not None
+        while "attached" not in (line := strace.stderr.readline()):
+            assert line, "strace did not attach"
+        os.close(go)
+        status = os.waitpid(child, 0)[1]
+    os.close(pipe)
+    if os.WIFSIGNALED(status):
+        return "killed", fence
+    return {0: "done", 7: "refused"}.get(os.WEXITSTATUS(status), "crashed"), fence
+
+
+def syscall_kills(root: Path, *, scenario: str, kind: str = "real") -> Found:
+    """Kills a scenario before the k-th call of every system call it makes, for each k; what is there after each."""
+    findings = []
+    for syscall in SYSCALLS:
+        for k in range(1, 200):
+            number = len(findings)
+            place = root / str(number) if scenario == "first use" else root
+            job_id = f"job_{number:016d}"
+            outcome, fence = at_syscall(place, scenario, job_id, f"{syscall}:signal=KILL:when={k}", kind=kind)
+            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(place, scenario, job_id, fence)})
+            if outcome != "killed":
+                break
+    return {"findings": findings}
+
+
+def syscall_errors(root: Path, *, scenario: str, errors: dict[str, str]) -> Found:
+    """Fails the k-th call of a system call with an error, for each k; what is there after each."""
+    findings = []
+    for syscall, error in errors.items():
+        refused = 0
+        for k in range(1, 12):
+            job_id = f"job_{len(findings):016d}"
+            outcome, fence = at_syscall(root, scenario, job_id, f"{syscall}:error={error}:when={k}")
+            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(root, scenario, job_id, fence)})
+            refused += outcome == "refused"
+    return {"findings": findings}
+
+
+def left_of(root: Path, scenario: str, job_id: str, fence: Fence | None) -> Found:
+    """What a new process finds after a scenario that may have been broken off."""
+    key = job_key(job_id)
+    with closing(open_backend(root)) as backend:
+        view, heads = backend.claim_of(key), [row.key for row in backend.heads(JOBS, per_group=1_000)]
+        free_and_listed = (view is None) == (key in heads)
+        raw = b""
+        with suppress(SSError):
+            raw = backend.read(key)
+    state = state_of(root, key)
+    return {
+        **state,
+        "claim_agrees": free_and_listed or state.get("version") == 0,
+        "leased": view is not None,
+        "old_schema": raw == v1_document(job_id),
+        "fence": fence.number if fence else 0,
+    }
+
+
+TASKS: Final[dict[str, Callable[..., Found]]] = {
+    "increments": increments,
+    "creates": creates,
+    "claims": claims,
+    "random_kills": random_kills,
+    "syscall_kills": syscall_kills,
+    "syscall_errors": syscall_errors,
+}
+
+
+def main() -> None:
+    """Runs the task given as JSON."""
+    parameters = json.loads(sys.argv[1])
+    task, root = parameters.pop("task"), Path(parameters.pop("root"))
+    print(json.dumps(TASKS[task](root, **parameters)))
+
+
+if __name__ == "__main__":
+    main()

@@ -77,7 +77,7 @@ def _work_on(
         emit("SS_CLAIM_LOST", level=logging.WARNING, job_id=key.document_id, claim_id=held.lease.claim_id)
         yield JobEnded(key.document_id, key.tenant_id, "skipped", error.error_code, error.message)
     except SSError as error:
-        yield worker.give_up(error)
+        yield worker.give_up(error, keep_status=stages != ALL_STAGES)
 
 
 def _all_stages(

@@ -17,13 +17,16 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   ├── DocumentNotFoundError        STORE_DOCUMENT_NOT_FOUND      no
     │   ├── DocumentChangedError         STORE_DOCUMENT_CHANGED        yes
     │   ├── StoreUnavailableError        STORE_UNAVAILABLE             yes
-    │   │   └── StoreLockedError         STORE_LOCKED                  yes
+    │   │   ├── StoreLockedError         STORE_LOCKED                  yes
+    │   │   └── StoreIndexDamagedError   STORE_INDEX_DAMAGED           yes
     │   ├── StorePathUnsafeError         STORE_PATH_UNSAFE             no
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
     ├── ClaimAttemptsExhaustedError      CLAIM_ATTEMPTS_EXHAUSTED      no
     ├── ArtifactError
     │   ├── ArtifactNotFoundError        ARTIFACT_NOT_FOUND            no
+    │   ├── ArtifactUnavailableError     ARTIFACT_UNAVAILABLE          yes
+    │   ├── ArtifactCorruptedError       ARTIFACT_CORRUPTED            no
     │   └── ArtifactPathUnsafeError      ARTIFACT_PATH_UNSAFE          no
     ├── SubmissionRefusedError           SUBMISSION_* (given)          no
     ├── SubmissionChangedError           SUBMISSION_CHANGED            yes
@@ -183,6 +186,13 @@ class StoreLockedError(StoreUnavailableError):
     advice = "Nothing was changed. Try again; if it stays so, a process that holds the lock hangs: stop that process."
 
 
+class StoreIndexDamagedError(StoreUnavailableError):
+    """The file store's index cannot be read. It has been given up and is rebuilt at the next use."""
+
+    code = "STORE_INDEX_DAMAGED"
+    advice = "Try again: the index is rebuilt from the documents by itself."
+
+
 class StorePathUnsafeError(StoreError):
     """A document whose path would leave the store's folder (an unsafe name, a symbolic link, no regular file)."""
 
@@ -219,6 +229,21 @@ class ArtifactNotFoundError(ArtifactError):
     """No file at this path."""
 
     code = "ARTIFACT_NOT_FOUND"
+    advice = "Materialize the asset that makes it again."
+
+
+class ArtifactUnavailableError(ArtifactError):
+    """The medium failed (disk full, I/O error, no connection)."""
+
+    code = "ARTIFACT_UNAVAILABLE"
+    retryable = True
+    advice = "Check disk space and permissions (ss-pipeline doctor); the job is tried again by itself."
+
+
+class ArtifactCorruptedError(ArtifactError):
+    """A stored file is not what its name says."""
+
+    code = "ARTIFACT_CORRUPTED"
     advice = "Materialize the asset that makes it again."
 
 

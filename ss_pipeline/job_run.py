@@ -211,17 +211,19 @@ class JobWorker:
             return JobEnded(job.job_id, job.tenant_id, "in review", "DECISION_AWAITED", questions)
         return JobEnded(job.job_id, job.tenant_id, "published" if job.status == "succeeded" else "remade")
 
-    def give_up(self, error: SSError) -> JobEnded:
+    def give_up(self, error: SSError, *, keep_status: bool = False) -> JobEnded:
         """Ends the job after a fault: a passing one gives the claim back, a lasting one fails the job with its reason.
 
-        A job that is finished or in review keeps its status; the outcome alone is "failed".
+        A job that is finished or in review keeps its status, and so does any with `keep_status` (single stages were
+        asked for again, and that was refused or failed); the outcome alone is then "failed".
         """
         backend = self._parts.jobs.backend
         ending: Ending = "released" if error.retryable else "failed"
         if error.retryable or self._job is None:
             backend.release(self._key, self._fence, refund=False)
         else:
-            self._fail(error)
+            if not keep_status:
+                self._fail(error)
             backend.complete(self._key, self._fence)
         return JobEnded(self._key.document_id, self._key.tenant_id, ending, error.error_code, error.message)
 

@@ -5,9 +5,11 @@ A new back end joins with one line in `STANDS`. Cases take a `Stand` with no doc
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Barrier
 from typing import Any, Final, Protocol, TypeAlias
 
 import pytest
@@ -462,3 +464,19 @@ def only_ones_own_reservation_is_cancelled(stand: Stand) -> None:
 def a_sound_store_has_nothing_to_report(stand: Stand) -> None:
     stored(stand)
     assert stand.backend.check() == []
+
+
+def create_race(stand: Stand, *, rounds: int) -> list[int]:
+    """How many of eight threads that create the same document at once succeed, for each round; must be one."""
+    barrier = Barrier(8)
+
+    def create(number: int) -> int:
+        barrier.wait()
+        try:
+            stored(stand, a_key(number))
+        except DocumentExistsError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(8) as threads:
+        return [sum(threads.map(create, [number] * 8)) for number in range(rounds)]

@@ -13,7 +13,12 @@ from pydantic import BaseModel, ValidationError
 from upath import UPath
 
 from ss_pipeline import durable
-from ss_pipeline.errors import ArtifactError, ArtifactNotFoundError, ArtifactPathUnsafeError
+from ss_pipeline.errors import (
+    ArtifactCorruptedError,
+    ArtifactNotFoundError,
+    ArtifactPathUnsafeError,
+    ArtifactUnavailableError,
+)
 from ss_pipeline.jobs.documents import is_safe_rel_path, job_folder
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -39,7 +44,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactPathUnsafeError: the path would leave the job's folder.
-            ArtifactError: the medium failed.
+            ArtifactUnavailableError: the medium failed.
         """
         target = self._locate(tenant_id, job_id, path)
         with _named_faults(path):
@@ -68,12 +73,12 @@ class ArtifactStore:
 
         Raises:
             ArtifactNotFoundError: there is none.
-            ArtifactError: the file is no such model.
+            ArtifactCorruptedError: the file is no such model.
         """
         try:
             return kind.model_validate_json(self.read(tenant_id, job_id, path))
         except ValidationError as error:
-            raise ArtifactError(f"{path} is not a valid {kind.__name__}") from error
+            raise ArtifactCorruptedError(f"{path!r} is not a valid {kind.__name__}") from error
 
     def exists(self, tenant_id: str, job_id: str, path: str) -> bool:
         """Whether there is a file or folder at this path."""
@@ -107,4 +112,4 @@ def _named_faults(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(f"there is no file {path!r}") from error
     except OSError as error:
-        raise ArtifactError(f"{path!r} cannot be read or written: {error.strerror}") from error
+        raise ArtifactUnavailableError(f"{path!r} cannot be read or written: {error.strerror}") from error

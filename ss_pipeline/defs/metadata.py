@@ -28,12 +28,12 @@ _MARKDOWN_SPECIALS: Final = str.maketrans({char: f"\\{char}" for char in "\\`*_{
 
 def stage_metadata(done: StageDone, *, artifacts: ArtifactStore) -> Metadata:
     """The metadata of one stage's materialization."""
-    shared: dict[str, dg.MetadataValue[Any]] = {
+    return {
+        **_OF_STAGE[done.stage](done.result, done.job, artifacts),
+        "phase": dg.MetadataValue.text(phase(done.job, claimed=True).phase),
         "seconds": dg.MetadataValue.float(round(done.seconds, 4)),
         "reused": dg.MetadataValue.bool(done.reused),
-        "phase": dg.MetadataValue.text(phase(done.job).phase),
     }
-    return shared | _OF_STAGE[done.stage](done.result, done.job, artifacts)
 
 
 def _submission(result: BaseModel, job: Job, _artifacts: ArtifactStore) -> dict[str, Any]:

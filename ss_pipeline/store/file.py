@@ -8,17 +8,12 @@ Documents of other programs: a new job folder is listed within `look_seconds`. A
 is loaded as it is at once, but listed as it was until it is written here or `rescan` is called.
 """
 
-import errno
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
 
 from ss_pipeline import durable
 from ss_pipeline.errors import (
-    DocumentChangedError,
     DocumentExistsError,
     DocumentNotFoundError,
     StaleFenceError,
@@ -30,22 +25,11 @@ from ss_pipeline.store.base import Backend, ClaimView, DocumentKey, Facets, Fenc
 from ss_pipeline.store.claim_records import ClaimRecord
 from ss_pipeline.store.file_catalogue import Catalogue
 from ss_pipeline.store.file_claims import QUARANTINED, LeaseClock, read_claim, recover_claim, write_claim
+from ss_pipeline.store.file_documents import check_unchanged, create_document, make_folders, undone_on_fault
+from ss_pipeline.store.file_faults import name_of, named_faults, space_problems, try_writing
 from ss_pipeline.store.file_index_rows import Hold
 from ss_pipeline.store.file_layout import FileLayout, Place, read_regular
 from ss_pipeline.store.file_lock import exclusive_lock
-
-_ADVICE: Final = {
-    errno.ENOSPC: "The disk is full. Free space and try again; nothing was changed.",
-    errno.EDQUOT: "The disk quota is used up. Free space and try again; nothing was changed.",
-    errno.EACCES: "Give this user read and write permission on the jobs folder and try again; nothing was changed.",
-    errno.EPERM: "Give this user read and write permission on the jobs folder and try again; nothing was changed.",
-    errno.EROFS: "The file system is read-only. Mount it for writing and try again; nothing was changed.",
-    errno.EIO: "The disk reports errors. Check the kernel's log and the disk before trying again.",
-    errno.EMFILE: "Too many open files. Raise the limit (ulimit -n) and try again; nothing was changed.",
-}
-_FULL_SHARE: Final = 0.9
-_FULL_BYTES: Final = 5 * 2**30
-"""The disk is reported as nearly full where 90 % are used (F9) and less than this is left."""
 
 
 class FileBackend(Backend):
@@ -78,38 +62,38 @@ class FileBackend(Backend):
     # --- documents -------------------------------------------------------------------------------------------------
 
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
-        with _named_faults(key):
+        with named_faults(key):
             place = self._layout.place(key)
-            _make_folders(place.folder)
+            make_folders(place.folder)
             with self._locked(place):
                 if self._layout.existing(key):
-                    raise DocumentExistsError(f"{_name(key)} exists already")
+                    raise DocumentExistsError(f"{name_of(key)} exists already")
                 hold = self._hold(read_claim(place) or ClaimRecord())
                 with self._catalogue.changing(key, place, facets=facets, hold=hold):
-                    _create(key, place, body)
+                    create_document(key, place, body)
 
     def read(self, key: DocumentKey) -> bytes:
-        with _named_faults(key):
+        with named_faults(key):
             return read_regular(self._found(key).document)
 
     def replace(
         self, key: DocumentKey, body: bytes, facets: Facets, *, expected: bytes, fence: Fence | None = None
     ) -> None:
-        with _named_faults(key):
+        with named_faults(key):
             place = self._found(key)
             with self._locked(place):
                 if fence is not None:
                     self._record(key, place).check_fence(key, fence, at=self._clock.moment())
-                _check_unchanged(key, place, expected)
-                with self._catalogue.changing(key, place, facets=facets), _undone_on_fault(place, expected):
+                check_unchanged(key, place, expected)
+                with self._catalogue.changing(key, place, facets=facets), undone_on_fault(place, expected):
                     durable.write_file(place.document, body)
 
     def delete(self, key: DocumentKey, *, expected: bytes) -> None:
-        with _named_faults(key):
+        with named_faults(key):
             place = self._found(key)
             with self._locked(place):
-                _check_unchanged(key, place, expected)
-                with self._catalogue.changing(key, place), _undone_on_fault(place, expected):
+                check_unchanged(key, place, expected)
+                with self._catalogue.changing(key, place), undone_on_fault(place, expected):
                     place.document.unlink()
                     durable.sync_folder(place.folder)
 
@@ -158,11 +142,11 @@ class FileBackend(Backend):
 
     def complete(self, key: DocumentKey, fence: Fence) -> None:
         if self._change_claim(key, lambda record: record.completed(key, fence), synced=True) is None:
-            raise StaleFenceError(f"{_name(key)} is gone")
+            raise StaleFenceError(f"{name_of(key)} is gone")
 
     def release(self, key: DocumentKey, fence: Fence, *, refund: bool = True) -> None:
         if self._change_claim(key, lambda record: record.released(key, fence, refund=refund), synced=True) is None:
-            raise StaleFenceError(f"{_name(key)} is gone")
+            raise StaleFenceError(f"{name_of(key)} is gone")
 
     def cancel_reservation(self, keys: Sequence[DocumentKey], *, claim_id: str) -> None:
         for key in keys:
@@ -184,8 +168,8 @@ class FileBackend(Backend):
 
     def check(self) -> list[str]:
         try:
-            _try_writing(self._root)
-            return [*_space_problems(self._root), *self._document_problems()]
+            try_writing(self._root)
+            return [*space_problems(self._root), *self._document_problems()]
         except OSError as error:
             return [f"the jobs folder {self._root} cannot be written: {error.strerror}"]
         except StoreUnavailableError as error:
@@ -197,9 +181,9 @@ class FileBackend(Backend):
     def _document_problems(self) -> Iterator[str]:
         for listed in self.page("jobs", status="corrupted", limit=20):
             path = self._found(listed.key).document
-            yield f"{_name(listed.key)} is corrupted (its bytes are untouched): {path}"
+            yield f"{name_of(listed.key)} is corrupted (its bytes are untouched): {path}"
         for key in self._catalogue.unreadable():
-            yield f"{_name(key)} cannot be read"
+            yield f"{name_of(key)} cannot be read"
         for path in sorted(self._root.rglob(f"*{QUARANTINED}*")):
             yield f"a claim record that cannot be read was set aside; look at it, then remove it: {path}"
 
@@ -208,7 +192,7 @@ class FileBackend(Backend):
     def _found(self, key: DocumentKey) -> Place:
         place = self._layout.existing(key)
         if place is None:
-            raise DocumentNotFoundError(f"there is no {_name(key)}")
+            raise DocumentNotFoundError(f"there is no {name_of(key)}")
         return place
 
     def _locked(self, place: Place) -> AbstractContextManager[None]:
@@ -223,7 +207,7 @@ class FileBackend(Backend):
         return record
 
     def _record_unlocked(self, key: DocumentKey) -> ClaimRecord | None:
-        with _named_faults(key):
+        with named_faults(key):
             place = self._layout.existing(key)
             return read_claim(place) if place else None
 
@@ -232,7 +216,7 @@ class FileBackend(Backend):
     ) -> ClaimRecord | None:
         """The record as changed and stored; None where the change is none or the document is gone."""
         try:
-            with _named_faults(key):
+            with named_faults(key):
                 place = self._found(key)
                 with self._locked(place):
                     self._found(key)
@@ -265,67 +249,3 @@ class FileBackend(Backend):
             view = self.claim_of(key)
             return view is not None and (view.claim_id, view.fence) == (fence.claim_id, fence.number)
         return changed is not None
-
-
-def _name(key: DocumentKey) -> str:
-    return f"{key.collection}/{key.tenant_id}/{key.document_id}"
-
-
-@contextmanager
-def _named_faults(key: DocumentKey) -> Iterator[None]:
-    """Turns what the file system says into the store's errors."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DocumentNotFoundError(f"there is no {_name(key)}") from error
-    except OSError as error:
-        todo = _ADVICE.get(error.errno or 0)
-        raise StoreUnavailableError(f"{_name(key)}: {error.strerror or error}", todo=todo) from error
-
-
-def _make_folders(folder: Path) -> None:
-    """Makes a document's folder. One that is there may be another process's of a moment ago, not yet synced."""
-    if folder.is_dir():
-        durable.sync_folder(folder.parent)
-    durable.make_folder(folder)
-
-
-def _create(key: DocumentKey, place: Place, body: bytes) -> None:
-    try:
-        durable.create_file(place.document, body)
-    except FileExistsError as error:  # by a program that does not lock
-        raise DocumentExistsError(f"{_name(key)} exists already") from error
-
-
-def _check_unchanged(key: DocumentKey, place: Place, expected: bytes) -> None:
-    if read_regular(place.document) != expected:
-        raise DocumentChangedError(f"{_name(key)} was changed meanwhile")
-
-
-@contextmanager
-def _undone_on_fault(place: Place, before: bytes) -> Iterator[None]:
-    """Puts the old bytes back where the new ones were named but not made durable: a failed write changes nothing."""
-    try:
-        yield
-    except OSError as fault:
-        try:
-            if not place.document.exists() or read_regular(place.document) != before:
-                durable.write_file(place.document, before)
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"{place.document}: {fault.strerror}; it is unknown whether the change was stored",
-                todo="Read the document again before repeating the change, and check the disk.",
-            ) from error
-        raise
-
-
-def _try_writing(root: Path) -> None:
-    probe = root / f"{durable.TEMPORARY_PREFIX}probe-{os.getpid()}"
-    durable.write_file(probe, b"")
-    probe.unlink()
-
-
-def _space_problems(root: Path) -> Iterator[str]:
-    usage = shutil.disk_usage(root)
-    if usage.used / usage.total >= _FULL_SHARE and usage.free < _FULL_BYTES:
-        yield f"the disk of {root} is nearly full: {usage.free // 2**20} MiB are left"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ss_pipeline import durable
-from ss_pipeline.errors import StoreLockedError, StorePathUnsafeError
+from ss_pipeline.errors import StoreIndexDamagedError, StoreLockedError, StorePathUnsafeError
 from ss_pipeline.store.base import DocumentKey, Facets
 from ss_pipeline.store.file_claims import LeaseClock, read_claim
-from ss_pipeline.store.file_index import Index, IndexDamagedError
+from ss_pipeline.store.file_index import Index
 from ss_pipeline.store.file_index_rows import Hold, IndexRows, Mark, Now, Row
 from ss_pipeline.store.file_layout import FileLayout, Place, ShardFolder, read_regular
 from ss_pipeline.store.file_lock import exclusive_lock
@@ -71,7 +71,7 @@ class Catalogue:
         """What `read` finds in the index once that is in line with the documents."""
         try:
             return self._listing(read)
-        except IndexDamagedError:
+        except StoreIndexDamagedError:
             return self._listing(read)
 
     def fence(self, key: DocumentKey) -> int:

@@ -21,45 +21,25 @@ from pathlib import Path
 from typing import Final
 
 from ss_pipeline import durable
-from ss_pipeline.errors import StoreUnavailableError
+from ss_pipeline.errors import StoreIndexDamagedError, StoreUnavailableError
 from ss_pipeline.store.base import DocumentKey
-from ss_pipeline.store.file_index_rows import SCHEMA, IndexRows, Now, Row
-from ss_pipeline.store.file_lock import close_lock, hold, let_go, open_lock
+from ss_pipeline.store.file_index_rows import IndexRows, Now, Row
+from ss_pipeline.store.file_index_session import (
+    NAME_BYTES,
+    NO_NAME,
+    Session,
+    connect,
+    is_damage,
+    unavailable,
+)
+from ss_pipeline.store.file_index_sql import SCHEMA
+from ss_pipeline.store.file_lock import hold, let_go, open_lock
 from ss_pipeline.telemetry.events import emit
 
 INDEX_VERSION: Final = 1
 _GATE: Final = ".index.lock"
-_NAME_BYTES: Final = 16
-_NO_NAME: Final = b"\0" * _NAME_BYTES
 _GATE_SECONDS: Final = 120.0
 """How long to wait for a rebuild by another process: 100,000 documents take about a minute."""
-_BUSY_SECONDS: Final = 10.0
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
-"""Result codes of a damaged file; SQLITE_ERROR because fixed statements fail so only where the tables are not ours."""
-
-
-class IndexDamagedError(StoreUnavailableError):
-    """The index cannot be read. It has been given up and is rebuilt at the next use."""
-
-    advice = "Try again: the index is rebuilt from the documents by itself."
-
-
-class _Session:
-    """One connection and one descriptor of the gate, used by one thread at a time."""
-
-    def __init__(self, gate: int) -> None:
-        self.gate = gate
-        self.name = _NO_NAME
-        self.connection: sqlite3.Connection | None = None
-
-    def disconnect(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def close(self) -> None:
-        self.disconnect()
-        close_lock(self.gate)
 
 
 class Index:
@@ -85,15 +65,15 @@ class Index:
         self._now = now
         self._boot_id = boot_id
         self._pid = os.getpid()
-        self._idle: deque[_Session] = deque()
-        self._left_behind: list[deque[_Session]] = []
+        self._idle: deque[Session] = deque()
+        self._left_behind: list[deque[Session]] = []
 
     @contextmanager
     def open(self) -> Iterator[IndexRows]:
         """The rows, with the gate held shared until the block ends.
 
         Raises:
-            IndexDamagedError: the block found the index damaged; another try finds it rebuilt.
+            StoreIndexDamagedError: the block found the index damaged; another try finds it rebuilt.
             StoreUnavailableError: the index is locked for too long, or the disk is full or fails.
         """
         session, connection = self._checked_out()
@@ -132,21 +112,21 @@ class Index:
             while True:
                 self._idle.pop().close()
 
-    def _checked_out(self) -> tuple[_Session, sqlite3.Connection]:
+    def _checked_out(self) -> tuple[Session, sqlite3.Connection]:
         """A session with its gate held shared and connected to the current index."""
         self._leave_parents_sessions()
         try:
             session = self._idle.pop()
         except IndexError:
             durable.make_folder(self._root)
-            session = _Session(open_lock(self._root / _GATE))
+            session = Session(open_lock(self._root / _GATE))
         with ExitStack() as undo:
             undo.callback(session.close)
             connection = self._entered(session)
             undo.pop_all()
         return session, connection
 
-    def _checked_out_marked(self, key: DocumentKey) -> tuple[_Session, IndexRows, bool]:
+    def _checked_out_marked(self, key: DocumentKey) -> tuple[Session, IndexRows, bool]:
         """A session in which the document is marked; tried once more where the index was found damaged."""
         for last in (False, True):
             session, connection = self._checked_out()
@@ -156,7 +136,7 @@ class Index:
                     with self._named_faults(session):
                         rows = IndexRows(connection)
                         was_marked = rows.mark([key], token=secrets.randbits(62))
-                except IndexDamagedError:
+                except StoreIndexDamagedError:
                     if last:
                         raise
                     continue
@@ -164,7 +144,7 @@ class Index:
                 return session, rows, was_marked
         raise AssertionError("the last try returns or raises")
 
-    def _put_back(self, session: _Session) -> None:
+    def _put_back(self, session: Session) -> None:
         let_go(session.gate)
         self._idle.append(session)
 
@@ -175,7 +155,7 @@ class Index:
             self._idle = deque()
             self._pid = os.getpid()
 
-    def _entered(self, session: _Session) -> sqlite3.Connection:
+    def _entered(self, session: Session) -> sqlite3.Connection:
         while True:
             hold(session.gate, shared=True, deadline=time.monotonic() + _GATE_SECONDS, what="of the index")
             connection = self._connected(session)
@@ -184,19 +164,19 @@ class Index:
             let_go(session.gate)
             self._rebuild(session)
 
-    def _connected(self, session: _Session) -> sqlite3.Connection | None:
+    def _connected(self, session: Session) -> sqlite3.Connection | None:
         """The connection to the index the gate names; None where that is missing, damaged, or of another time."""
-        name = os.pread(session.gate, _NAME_BYTES, 0)
+        name = os.pread(session.gate, NAME_BYTES, 0)
         if session.connection is not None and session.name == name:
             return session.connection
         session.disconnect()
-        if len(name) != _NAME_BYTES or name == _NO_NAME:
+        if len(name) != NAME_BYTES or name == NO_NAME:
             return None
         try:
             session.connection = self._usable(name)
         except sqlite3.Error as error:
-            if not _is_damage(error):
-                raise _unavailable(error) from error
+            if not is_damage(error):
+                raise unavailable(error) from error
         session.name = name
         return session.connection
 
@@ -205,7 +185,7 @@ class Index:
         if not path.is_file():
             return None
         with ExitStack() as undo:
-            connection = _connect(path)
+            connection = connect(path)
             undo.callback(connection.close)
             rows = IndexRows(connection)
             if (rows.meta("version"), rows.meta("boot_id")) != (INDEX_VERSION, self._boot_id()):
@@ -213,11 +193,11 @@ class Index:
             undo.pop_all()
         return connection
 
-    def _rebuild(self, session: _Session) -> None:
+    def _rebuild(self, session: Session) -> None:
         hold(session.gate, shared=False, deadline=time.monotonic() + _GATE_SECONDS, what="of the index")
         try:
             if self._connected(session) is None:  # else another process has just rebuilt it
-                name = secrets.token_hex(_NAME_BYTES // 2).encode()
+                name = secrets.token_hex(NAME_BYTES // 2).encode()
                 with self._named_faults(session):
                     documents = self._fill(name)
                 os.pwrite(session.gate, name, 0)
@@ -227,7 +207,7 @@ class Index:
             let_go(session.gate)
 
     def _fill(self, name: bytes) -> int:
-        with closing(_connect(self._path(name), new=True)) as connection:
+        with closing(connect(self._path(name), new=True)) as connection:
             connection.executescript(SCHEMA)
             now = self._now()
             meta: dict[str, str | int | float] = {
@@ -247,34 +227,11 @@ class Index:
                 path.unlink(missing_ok=True)
 
     @contextmanager
-    def _named_faults(self, session: _Session) -> Iterator[None]:
+    def _named_faults(self, session: Session) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            if _is_damage(error):
-                os.pwrite(session.gate, _NO_NAME, 0)  # while the gate is held: nobody is rebuilding meanwhile
-                raise IndexDamagedError("the index of the file store is damaged") from error
-            raise _unavailable(error) from error
-
-
-def _connect(path: Path, *, new: bool = False) -> sqlite3.Connection:
-    mode = "rwc" if new else "rw"
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=_BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    if new:
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = OFF")
-    return connection
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def _unavailable(error: sqlite3.Error) -> StoreUnavailableError:
-    return StoreUnavailableError(f"the index of the file store cannot be used: {error}")
+            if is_damage(error):
+                os.pwrite(session.gate, NO_NAME, 0)  # while the gate is held: nobody is rebuilding meanwhile
+                raise StoreIndexDamagedError("the index of the file store is damaged") from error
+            raise unavailable(error) from error

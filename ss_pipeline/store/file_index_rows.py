@@ -1,8 +1,6 @@
-"""The rows of the file store's index: every SQL statement on it. When it is opened and rebuilt: file_index.py.
+"""The rows of the file store's index: what is asked of them and how they change.
 
-A row has a gate: 0 not waiting, 1 ready, 2 held by a claim until `held_until` (lease clock), 3 parked until
-`not_before` (epoch). Ready rows have an index of their own in the order of the queue, so that reading who is next costs
-the same whatever waits, is held or is parked behind. Rows are moved to the gate `ready` when their time comes.
+The statements are file_index_sql.py's; when the index is opened and rebuilt is file_index.py's business.
 
 A mark says that a document may differ from its row. It is set before the document changes and removed with the row's
 update; what a killed writer leaves is read from the document again.
@@ -12,71 +10,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
+from ss_pipeline.store import file_index_sql as sql
 from ss_pipeline.store.base import DocumentKey, Facets, Listed
 
 _Value: TypeAlias = str | int | float
-
-SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE marks (
-    collection TEXT, tenant TEXT, id TEXT, token INTEGER NOT NULL, PRIMARY KEY (collection, tenant, id)
-) WITHOUT ROWID;
-CREATE TABLE folders (path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE documents (
-    collection TEXT, tenant TEXT, id TEXT,
-    status TEXT NOT NULL, priority INTEGER NOT NULL, class TEXT NOT NULL, created_at TEXT NOT NULL,
-    waiting INTEGER NOT NULL, not_before REAL NOT NULL, held_until REAL NOT NULL, fence INTEGER NOT NULL,
-    gate INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (collection, tenant, id)
-) WITHOUT ROWID;
-CREATE INDEX by_status ON documents (collection, status, tenant, id);
-CREATE INDEX ready ON documents (collection, tenant, class, priority DESC, created_at, id) WHERE gate = 1;
-CREATE INDEX held ON documents (held_until) WHERE gate = 2;
-CREATE INDEX parked ON documents (not_before) WHERE gate = 3;
-"""
-
-_PUT: Final = """
-INSERT OR REPLACE INTO documents
-    (collection, tenant, id, status, priority, class, created_at, waiting, not_before, held_until, fence)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_UPDATE_FACETS: Final = """
-UPDATE documents SET status = ?, priority = ?, class = ?, created_at = ?, waiting = ?, not_before = ?
-WHERE collection = ? AND tenant = ? AND id = ?"""
-_UPDATE_HOLD: Final = "UPDATE documents SET held_until = ?, fence = ? WHERE collection = ? AND tenant = ? AND id = ?"
-_SET_GATE: Final = """
-UPDATE documents SET gate = CASE
-    WHEN NOT waiting THEN 0 WHEN held_until > ? THEN 2 WHEN not_before > ? THEN 3 ELSE 1 END
-WHERE collection = ? AND tenant = ? AND id = ?"""
-_TIME_HAS_COME: Final = """
-SELECT EXISTS (SELECT 1 FROM documents INDEXED BY held WHERE gate = 2 AND held_until <= ?)
-    OR EXISTS (SELECT 1 FROM documents INDEXED BY parked WHERE gate = 3 AND not_before <= ?)"""
-_OPEN_HELD: Final = """
-UPDATE documents INDEXED BY held SET gate = CASE WHEN not_before > ? THEN 3 ELSE 1 END
-WHERE gate = 2 AND held_until <= ?"""
-_OPEN_PARKED: Final = "UPDATE documents INDEXED BY parked SET gate = 1 WHERE gate = 3 AND not_before <= ?"
-_COLUMNS: Final = "SELECT tenant, id, status, priority, created_at, waiting, not_before FROM documents "
-_NEXT_CLASS: Final = """
-SELECT tenant, class FROM documents INDEXED BY ready
-WHERE gate = 1 AND collection = ? AND tenant = ? AND class > ? ORDER BY class LIMIT 1"""
-_NEXT_TENANT: Final = """
-SELECT tenant, class FROM documents INDEXED BY ready
-WHERE gate = 1 AND collection = ? AND tenant > ? ORDER BY tenant, class LIMIT 1"""
-_HEADS: Final = (
-    _COLUMNS
-    + """INDEXED BY ready WHERE gate = 1 AND collection = ? AND tenant = ? AND class = ? AND not_before <= ?
-ORDER BY priority DESC, created_at, id LIMIT ?"""
-)
-_PAGE: Final = _COLUMNS + "WHERE collection = ? AND (tenant, id) > (?, ?) AND tenant <= ? ORDER BY tenant, id LIMIT ?"
-_PAGE_OF_STATUS: Final = (
-    _COLUMNS
-    + """INDEXED BY by_status WHERE collection = ? AND status = ? AND (tenant, id) > (?, ?) AND tenant <= ?
-ORDER BY tenant, id LIMIT ?"""
-)
-_COUNTS: Final = """
-SELECT tenant, status, count(*) FROM documents INDEXED BY by_status WHERE collection = ? GROUP BY status, tenant"""
-_LAST_TENANT: Final = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -177,10 +116,10 @@ class IndexRows:
             if not self.has(key):
                 return False
             if facets is not None:
-                self._connection.execute(_UPDATE_FACETS, (*_facet_values(facets), *_id(key)))
+                self._connection.execute(sql.UPDATE_FACETS, (*_facet_values(facets), *_id(key)))
             if hold is not None:
-                self._connection.execute(_UPDATE_HOLD, (hold.until, hold.fence, *_id(key)))
-            self._connection.execute(_SET_GATE, (now.lease, now.wall, *_id(key)))
+                self._connection.execute(sql.UPDATE_HOLD, (hold.until, hold.fence, *_id(key)))
+            self._connection.execute(sql.SET_GATE, (now.lease, now.wall, *_id(key)))
             self._unmark(key)
             return True
 
@@ -220,14 +159,14 @@ class IndexRows:
         """A page in key order (see store/base.py)."""
         first = (tenant_id or "", "")
         start = max(first, (after.tenant_id, after.document_id)) if after else first
-        last = _LAST_TENANT if tenant_id is None else tenant_id
+        last = sql.LAST_TENANT if tenant_id is None else tenant_id
         if status is None:
-            return self._listed(collection, _PAGE, (collection, *start, last, limit))
-        return self._listed(collection, _PAGE_OF_STATUS, (collection, status, *start, last, limit))
+            return self._listed(collection, sql.PAGE, (collection, *start, last, limit))
+        return self._listed(collection, sql.PAGE_OF_STATUS, (collection, status, *start, last, limit))
 
     def counts(self, collection: str) -> dict[tuple[str, str], int]:
         """Documents for each (tenant, status)."""
-        found = self._connection.execute(_COUNTS, (collection,)).fetchall()
+        found = self._connection.execute(sql.COUNTS, (collection,)).fetchall()
         return {(tenant, status): number for tenant, status, number in found}
 
     def heads(self, collection: str, *, per_group: int, now: Now) -> list[Listed]:
@@ -236,7 +175,7 @@ class IndexRows:
         return [
             head
             for group in self._groups(collection)
-            for head in self._listed(collection, _HEADS, (collection, *group, now.wall, per_group))
+            for head in self._listed(collection, sql.HEADS, (collection, *group, now.wall, per_group))
         ]
 
     def folder_times(self) -> dict[str, int]:
@@ -249,17 +188,17 @@ class IndexRows:
             self._connection.executemany("INSERT OR REPLACE INTO folders VALUES (?, ?)", times.items())
 
     def _open_gates(self, now: Now) -> None:
-        if self._connection.execute(_TIME_HAS_COME, (now.lease, now.wall)).fetchone()[0]:
+        if self._connection.execute(sql.TIME_HAS_COME, (now.lease, now.wall)).fetchone()[0]:
             with self.transaction():
-                self._connection.execute(_OPEN_HELD, (now.wall, now.lease))
-                self._connection.execute(_OPEN_PARKED, (now.wall,))
+                self._connection.execute(sql.OPEN_HELD, (now.wall, now.lease))
+                self._connection.execute(sql.OPEN_PARKED, (now.wall,))
 
     def _groups(self, collection: str) -> Iterator[tuple[str, str]]:
         """Each by one seek; `(tenant, class) > (?, ?)` in one statement would read the whole group before."""
         group: tuple[str, str] | None = ("", "")
         while group:
-            within = self._connection.execute(_NEXT_CLASS, (collection, *group)).fetchone()
-            group = within or self._connection.execute(_NEXT_TENANT, (collection, group[0])).fetchone()
+            within = self._connection.execute(sql.NEXT_CLASS, (collection, *group)).fetchone()
+            group = within or self._connection.execute(sql.NEXT_TENANT, (collection, group[0])).fetchone()
             if group:
                 yield group
 
@@ -276,8 +215,8 @@ class IndexRows:
 
     def _put(self, row: Row, now: Now) -> None:
         values = (*_id(row.key), *_facet_values(row.facets), row.hold.until, row.hold.fence)
-        self._connection.execute(_PUT, values)
-        self._connection.execute(_SET_GATE, (now.lease, now.wall, *_id(row.key)))
+        self._connection.execute(sql.PUT, values)
+        self._connection.execute(sql.SET_GATE, (now.lease, now.wall, *_id(row.key)))
 
     def _mark(self, key: DocumentKey, *, token: int) -> bool:
         statement = "SELECT 1 FROM marks WHERE collection = ? AND tenant = ? AND id = ?"

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 from ss_pipeline import durable
 from ss_pipeline.errors import JobExistsError, JobNotFoundError, JobVersionConflictError, SSError, StoreUnavailableError
 from ss_pipeline.jobs.documents import render_document
-from ss_pipeline.store.base import DocumentKey, Fence
+from ss_pipeline.store.base import DocumentKey, Fence, Lease
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.file_catalogue import Catalogue
 from ss_pipeline.store.file_layout import Place
@@ -208,7 +208,8 @@ def claims(root: Path, *, processes: int, jobs: int) -> Found:
 
     def work(index: int) -> list[str]:
         backend = open_backend(root)
-        store, done = JobStore(backend), []
+        store = JobStore(backend)
+        done: list[str] = []
         while heads := backend.heads(JOBS, per_group=4):
             claim_id = f"{index}.{len(done)}.{time.monotonic_ns()}"
             reserved = backend.reserve([head.key for head in heads[:3]], claim_id=claim_id, ttl=60)
@@ -230,7 +231,7 @@ def claims(root: Path, *, processes: int, jobs: int) -> Found:
 
 def random_kills(root: Path, *, kills: int, kind: str = "real", seed: int = 1) -> Found:
     """A writer that works and acknowledges without end, killed at random; after each kill, what is there."""
-    dice, findings = random.Random(seed), []
+    dice, last, findings = random.Random(seed), 1, []
     job_id = "job_0000000000000001"
     with closing(open_backend(root)) as backend:
         JobStore(backend).create(a_job(job_id, x_ballast="x" * 20_000))
@@ -252,17 +253,18 @@ def random_kills(root: Path, *, kills: int, kind: str = "real", seed: int = 1) -
         time.sleep(dice.random() * 0.02)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        acked = drained(pipe)
-        finding = state_of(root, job_key(job_id), last_acked=int.from_bytes(acked[-8:] or b"\0", "big"))
+        acks = drained(pipe)
+        finding = state_of(root, job_key(job_id), last_acked=max(last, int.from_bytes(acks[-8:], "big")))
         findings.append(finding)
         if "error" in finding:
             break
+        last = finding["version"] + 1  # state_of saved once
         time.sleep(0.05)  # the lease of the killed writer runs out
     return {"findings": findings}
 
 
 def state_of(root: Path, key: DocumentKey, *, last_acked: int = 0) -> Found:
-    """What a new process finds of a job: its version, whether the listing agrees, what is left over, whether it works."""
+    """What a new process finds of a job: its version, whether listings agree, what is left; it saves once more, too."""
     with closing(open_backend(root)) as backend:
         store = JobStore(backend)
         try:
@@ -322,6 +324,8 @@ def perform(backend: FileBackend, scenario: str, job_id: str, fence: Fence | Non
         backend.lease([key], claim_id="c", owner="w", ttl=60)
     elif scenario == "save":
         store.save(store.load(job_id).changed(priority=7), fence=fence)
+    elif scenario == "heartbeat" and fence:
+        backend.heartbeat(Lease(fence.claim_id, "w", {key: fence}, {key: 1}), ttl=90)
     elif scenario == "complete" and fence:
         backend.complete(key, fence)
 
@@ -333,7 +337,7 @@ def at_syscall(
     fence = prepare(root, scenario, job_id)
     wait, go = os.pipe()
 
-    def work(out: int) -> None:
+    def work(_out: int) -> None:
         backend = open_backend(root, kind)
         os.close(go)
         os.read(wait, 1)
@@ -345,7 +349,7 @@ def at_syscall(
 
     child, pipe = fork(work)
     os.close(wait)
-    command = ["strace", "-o", "/dev/null", "-p", str(child), "-e", f"trace={injection.split(':', maxsplit=1)[0]}"]
+    command = ["strace", "-o", "/dev/null", "-p", str(child), "-e", f"trace={injection.partition(':')[0]}"]
     with subprocess.Popen([*command, "-e", f"inject={injection}"], stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr is not None
         while "attached" not in (line := strace.stderr.readline()):
@@ -358,16 +362,16 @@ def at_syscall(
     return {0: "done", 7: "refused"}.get(os.WEXITSTATUS(status), "crashed"), fence
 
 
-def syscall_kills(root: Path, *, scenario: str, kind: str = "real") -> Found:
+def syscall_kills(root: Path, *, scenario: str, kind: str = "real", syscalls: Sequence[str] = SYSCALLS) -> Found:
     """Kills a scenario before the k-th call of every system call it makes, for each k; what is there after each."""
-    findings = []
-    for syscall in SYSCALLS:
+    findings: list[Found] = []
+    for syscall in syscalls:
         for k in range(1, 200):
             number = len(findings)
             place = root / str(number) if scenario == "first use" else root
             job_id = f"job_{number:016d}"
             outcome, fence = at_syscall(place, scenario, job_id, f"{syscall}:signal=KILL:when={k}", kind=kind)
-            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(place, scenario, job_id, fence)})
+            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(place, job_id, fence)})
             if outcome != "killed":
                 break
     return {"findings": findings}
@@ -375,18 +379,16 @@ def syscall_kills(root: Path, *, scenario: str, kind: str = "real") -> Found:
 
 def syscall_errors(root: Path, *, scenario: str, errors: dict[str, str]) -> Found:
     """Fails the k-th call of a system call with an error, for each k; what is there after each."""
-    findings = []
+    findings: list[Found] = []
     for syscall, error in errors.items():
-        refused = 0
-        for k in range(1, 12):
+        for k in range(1, 6):
             job_id = f"job_{len(findings):016d}"
             outcome, fence = at_syscall(root, scenario, job_id, f"{syscall}:error={error}:when={k}")
-            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(root, scenario, job_id, fence)})
-            refused += outcome == "refused"
+            findings.append({"at": f"{syscall} {k}", "outcome": outcome, **left_of(root, job_id, fence)})
     return {"findings": findings}
 
 
-def left_of(root: Path, scenario: str, job_id: str, fence: Fence | None) -> Found:
+def left_of(root: Path, job_id: str, fence: Fence | None) -> Found:
     """What a new process finds after a scenario that may have been broken off."""
     key = job_key(job_id)
     with closing(open_backend(root)) as backend:

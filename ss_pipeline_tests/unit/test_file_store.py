@@ -24,7 +24,8 @@ from ss_pipeline.errors import (
 )
 from ss_pipeline.store.base import DocumentKey, Facets
 from ss_pipeline.store.file import FileBackend
-from ss_pipeline.store.file_index_rows import SCHEMA, Hold, IndexRows, Now, Row
+from ss_pipeline.store.file_index_rows import Hold, IndexRows, Now, Row
+from ss_pipeline.store.file_index_sql import SCHEMA
 from ss_pipeline.store.file_lock import exclusive_lock
 from ss_pipeline_tests.event_tape import recorded_events
 from ss_pipeline_tests.store_contract import (

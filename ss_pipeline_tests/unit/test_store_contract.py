@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ss_pipeline_tests.store_contract import CASES, STANDS, Stand
+from ss_pipeline_tests.store_contract import CASES, STANDS, Stand, create_race
 
 
 @pytest.fixture(params=sorted(STANDS))
@@ -21,3 +21,9 @@ def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_back_end_keeps_the_contract(stand: Stand, name: str) -> None:
     CASES[name](stand)
+
+
+@pytest.mark.seed("S1.2.8")
+@pytest.mark.guarantee("R4")
+def test_of_eight_threads_that_create_a_document_one_succeeds(stand: Stand) -> None:
+    assert create_race(stand, rounds=20) == [1] * 20

@@ -172,9 +172,15 @@ def _from_texts(
     dates = read_dates(texts)
     if dates is not None:
         return _moment_column(raw, _spread(dates.moments, codes), dates=dates)
-    some = texts[:_SHARE_FROM]
-    share = sum(bool(_PLAIN[decimal].fullmatch(text)) for text in some) / len(some)
+    share = _numeric_share(texts, _PLAIN[decimal])
     return TypedColumn(raw=raw, kind="string", missing=codes < 0, values=codes, texts=texts, numeric_share=share)
+
+
+def _numeric_share(texts: tuple[str, ...], pattern: re.Pattern[str]) -> float:
+    """The share of numbers among the first texts; below 1 if any text at all is none."""
+    some = texts[:_SHARE_FROM]
+    share = sum(bool(pattern.fullmatch(text)) for text in some) / len(some)
+    return share if share < 1 or all(map(pattern.fullmatch, texts)) else 1 - 1 / len(texts)
 
 
 def _without_markers(codes: Array, distinct: list[str], *, markers: frozenset[str]) -> tuple[Array, tuple[str, ...]]:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 from typing import Final
 
 from ss_pipeline.jobs.profiles import DataQualityWarning
@@ -124,13 +124,13 @@ def _plain_census(body: bytes, delimiter: str) -> Census | None:
     """The census of a file without quotes, comments, titles and ragged rows, ten times as fast; else None."""
     mark = delimiter.encode()
     body = body.rstrip(b"\r\n")
-    if delimiter == " " or b'"' in body or b"#" in body or _only_marks(mark).search(body):
+    if delimiter == " " or b'"' in body or b"#" in body or _has_blank_row(body, mark):
         return None
     lines = [line for line in body.splitlines() if line]
-    widths = Counter(line.count(mark) + 1 for line in lines)
-    if len(widths) != 1 or max(map(len, lines)) > MAX_CELL_CHARS:
+    marks = Counter(map(bytes.count, lines, repeat(mark)))
+    if len(marks) != 1 or max(map(len, lines)) > MAX_CELL_CHARS:
         return None
-    census = Census(widths=widths)
+    census = Census(widths=Counter({count + 1: rows for count, rows in marks.items()}))
     for number, row in _numbered_rows(body, delimiter):
         if row and len(census.head) < HEAD_ROWS:
             census.head.append(row)
@@ -140,9 +140,12 @@ def _plain_census(body: bytes, delimiter: str) -> Census | None:
     return census
 
 
-def _only_marks(mark: bytes) -> re.Pattern[bytes]:
-    """A line of nothing but blanks and delimiters, but not the empty line, which the parser leaves out itself."""
-    return re.compile(rb"(?:^|[\r\n])[ \t" + re.escape(mark) + rb"]+(?:[\r\n]|$)")
+def _has_blank_row(body: bytes, mark: bytes) -> bool:
+    """Whether a line holds nothing but blanks and delimiters. Empty lines do not count: the parser leaves them out."""
+    begins = (mark, b" ", b"\t")
+    if not body.startswith(begins) and not any(end + begin in body for end in (b"\n", b"\r") for begin in begins):
+        return False
+    return bool(re.search(rb"(?:^|[\r\n])[ \t" + re.escape(mark) + rb"]+(?:[\r\n]|$)", body))
 
 
 def _full_census(body: bytes, delimiter: str) -> Census:
@@ -206,13 +209,14 @@ def _lay_out(census: Census) -> Layout:
     if place.depth:
         header = census.head[place.first]
         if len(header) == width - 1:
-            below = [row[-1] for row in census.head[place.first + 1 :] if len(row) == width]
-            header = (
-                [*header, ""] if _is_blank(below) else ["", *header]
-            )  # a delimiter at each line's end, or R's style
-            width -= _is_blank(below)
+            last = [row[-1] for row in census.head[place.first + 1 :] if len(row) == width]
+            if _is_blank(last):
+                width -= 1  # every row ends with a delimiter
+            else:
+                header = ["", *header]  # R writes the row names without a name above them
         width = max(width, len(header))
-        layout = Layout(place, [*header, *[""] * (width - len(header))], census.head_lines[place.first], width)
+        header = [*header, *[""] * (width - len(header))]
+        layout = Layout(place, header, census.head_lines[place.first], width)
     elif len(census.comment_above) == width:
         layout = Layout(place, census.comment_above, census.head_lines[0] - 1, width)
     else:

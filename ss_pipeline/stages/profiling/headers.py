@@ -83,13 +83,15 @@ def _is_measured_column(index: int, below: Sequence[Row]) -> bool:
 
 
 def _is_series(cells: Iterable[object]) -> bool:
-    """Whether cells count up by a constant step, as years and item numbers in a header do."""
+    """Whether cells are years or count up by a constant step, as in the header of a wide table."""
     texts = [str(cell).strip().removesuffix(".0") for cell in cells]
-    if len(texts) < 2 or not all(text.isdecimal() and text.isascii() and len(text) < 10 for text in texts):
+    if not all(text.isdecimal() and text.isascii() and len(text) < 10 for text in texts):
         return False
     numbers = [int(text) for text in texts]
+    if all(1800 <= number <= 2100 for number in numbers):
+        return True
     steps = {after - before for before, after in pairwise(numbers)}
-    return len(steps) == 1 and min(steps) > 0
+    return len(numbers) > 2 and len(steps) == 1 and min(steps) > 0
 
 
 @dataclass(frozen=True)

@@ -42,20 +42,19 @@ def _statistics(column: TypedColumn) -> dict[str, Any]:
         return _moment_statistics(column, column.present)
     if column.kind == "string":
         return _text_statistics(column)
-    return _number_statistics(np.sort(column.present), is_boolean=column.kind == "boolean")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows becomes infinite and is left out
+        return _number_statistics(np.sort(column.present), is_boolean=column.kind == "boolean")
 
 
 def _number_statistics(ordered: Array, *, is_boolean: bool) -> dict[str, Any]:
     starts = np.flatnonzero(np.diff(ordered, prepend=np.nan) != 0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = float(ordered.mean()), float(ordered.std(ddof=1)) if ordered.size > 1 else None
-        quarters = [finite(float(value)) for value in np.quantile(ordered, (0.25, 0.5, 0.75))]
+    quarters = [finite(float(value)) for value in np.quantile(ordered, (0.25, 0.5, 0.75))]
     found: dict[str, Any] = {
         "distinct": len(starts),
         "min": finite(float(ordered[0])),
         "max": finite(float(ordered[-1])),
-        "mean": finite(mean),
-        "std": finite(spread),
+        "mean": finite(float(ordered.mean())),
+        "std": finite(float(ordered.std(ddof=1))) if ordered.size > 1 else None,
         **dict(zip(("p25", "p50", "p75"), quarters, strict=True)),
     }
     if len(starts) <= _COUNTED_NUMBERS:
@@ -73,6 +72,8 @@ def _histogram(ordered: Array, *, distinct: int) -> Histogram | None:
     if not math.isfinite(span) or (span and ordered[0] + span / bins == ordered[0]):  # bins finer than the numbers
         return None
     edges = np.linspace(ordered[0], ordered[-1], bins + 1)
+    if not np.isfinite(edges).all():
+        return None
     below = np.searchsorted(ordered, edges[1:-1], side="left")
     counts = np.diff(below, prepend=0, append=ordered.size)
     return Histogram(edges=edges.tolist(), counts=counts.tolist())

@@ -29,6 +29,7 @@ _BOMS: Final = (
 _GUESSED_FROM: Final = 1_000_000
 """Bytes looked at to guess an encoding."""
 _CHUNK: Final = 1 << 20
+_CONTROLS: Final = bytes(set(range(32)) - set(b"\t\n\r"))
 _HIGH_RUN: Final = re.compile(rb"[\x80-\xff]+")
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
@@ -68,9 +69,7 @@ def as_utf8(raw: bytes) -> Utf8Text:
         raise _binary()
     text = raw.removeprefix(codecs.BOM_UTF8) if encoding == "utf-8-sig" else raw
     body, damaged = (text, 0) if encoding == "utf-8" else _transcoded(text, encoding)
-    if b"\x00" in body:
-        raise _binary()
-    return Utf8Text(body=body, encoding=encoding, warnings=_damage_warning(damaged, encoding))
+    return Utf8Text(body=_checked(body), encoding=encoding, warnings=_damage_warning(damaged, encoding))
 
 
 def sniff_delimiter(body: bytes, *, preferred: str, spaces: bool) -> str:
@@ -163,12 +162,10 @@ def _decodes(raw: bytes, encoding: str) -> bool:
 def _guessed(raw: bytes) -> Utf8Text:
     encoding = _guess(raw)
     body, damaged = _transcoded(raw, encoding)
-    if b"\x00" in body:
-        raise _binary()
     message = f"The file does not say its encoding and is not UTF-8; it was read as {encoding}."
     advice = "Check names and texts for wrong characters; save the file as UTF-8 to be sure."
     assumed = warning("encoding_assumed", message, advice)
-    return Utf8Text(body=body, encoding=encoding, warnings=[assumed, *_damage_warning(damaged, encoding)])
+    return Utf8Text(body=_checked(body), encoding=encoding, warnings=[assumed, *_damage_warning(damaged, encoding)])
 
 
 def _guess(raw: bytes) -> str:
@@ -224,9 +221,17 @@ def _damage_warning(damaged: int, encoding: str) -> list[DataQualityWarning]:
     return [warning("encoding_damaged", message, "Export the file again as UTF-8.")]
 
 
+def _checked(body: bytes) -> bytes:
+    """The text, if it is text: no NUL bytes, and hardly any control characters."""
+    start = body[:_CHUNK]
+    if b"\x00" in body or len(start.translate(None, _CONTROLS)) < 0.95 * len(start):
+        raise _binary()
+    return body
+
+
 def _binary() -> InputRefusedError:
     return InputRefusedError(
-        "holds NUL bytes: it is no text file, or it was damaged",
+        "holds NUL bytes or control characters: it is no text file, or it was damaged",
         code="INPUT_BINARY",
         todo="Export the data again as UTF-8 text, or hand it in under the suffix of its real format.",
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Final, TypeAlias
 
@@ -75,6 +75,18 @@ def quantile(ordered: Sequence[float], q: float) -> float:
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def date_marks(limits: tuple[float, float]) -> list[tuple[float, str]]:
+    """Dates to write on an axis of days: the first of January of some years, or four days of a short span."""
+    first, last = (date.fromordinal(min(max(1, int(day)), date.max.toordinal())) for day in limits)
+    years = range(first.year + 1, last.year + 1)
+    if len(years) > 2:
+        step = -(-len(years) // 6)
+        return [(date(year, 1, 1).toordinal(), str(year)) for year in years if year % step == 0]
+    quarter = (last - first).days / 4
+    days = [first.toordinal() + quarter * (i + 0.5) for i in range(4)]
+    return [(int(day), date.fromordinal(int(day)).isoformat()) for day in days]
 
 
 def _by_level(rows: Sequence[tuple[Cell, Cell]], column: ColumnProfile) -> list[Group]:

@@ -6,9 +6,11 @@ from typing import Final
 from ss_pipeline.stages.publishing.formats import clean, one_line
 
 _SPECIALS: Final = re.compile(
-    r"[\\`*_{}\[\]<>()#!|~&$@^]|:(?=\S)|(?<=www)\.|^[-+=]|(?<=^\d)[.)]|(?<=^\d\d)[.)]", re.IGNORECASE
+    r"[\\`*_{}\[\]<>()#!|~&$@^]|(?<=[A-Za-z]):(?=\S)|(?<=www)\.|^[-+=]", re.IGNORECASE | re.ASCII
 )
-_LONG_ORDINAL: Final = re.compile(r"^(\d{3,9})([.)])")
+"""What begins markup anywhere in a line or at its start; `:` and `www.` because bare addresses become links."""
+
+_ORDINAL: Final = re.compile(r"^(\d{1,9})\.(?=\s|$)", re.ASCII)
 
 
 class MarkdownText(str):
@@ -22,7 +24,7 @@ def escape(value: object) -> str:
     if isinstance(value, MarkdownText):
         return value
     line = _SPECIALS.sub(lambda found: "\\" + found.group(), one_line(str(value)))
-    return _LONG_ORDINAL.sub(r"\1\\\2", line)
+    return _ORDINAL.sub(r"\1\.", line)
 
 
 def quoted(text: str) -> MarkdownText:

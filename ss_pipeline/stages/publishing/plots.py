@@ -6,7 +6,6 @@ Drawn with the object interface (no pyplot, no global state); the same profile a
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import pairwise
 from typing import Final
 
@@ -21,6 +20,7 @@ from ss_pipeline.stages.publishing.formats import number, one_line, share, short
 from ss_pipeline.stages.publishing.grouping import (
     Group,
     binned_means,
+    date_marks,
     groups_by,
     is_category,
     level,
@@ -157,8 +157,8 @@ def _scatter_plot(
     means = binned_means(points)
     panel.lines([(*start, *end) for start, end in pairwise(means)], color=TREATMENT, width=2.2)
     panel.dots(means, color=TREATMENT, size=7)
-    write, ticks = (_date, 4) if treatment.inferred_type == "datetime" else (number, 6)
-    panel.x_scale(name=_axis_name(treatment), write=write, ticks=ticks)
+    marks = date_marks(panel.x) if treatment.inferred_type == "datetime" else None
+    panel.x_scale(name=_axis_name(treatment), marks=marks)
     caption = words["caption_scatter"].format(n=len(points), **facts)
     return Plot("relation", title, drawing.svg(title=title), caption)
 
@@ -261,10 +261,6 @@ def _bars(counts: Sequence[int]) -> list[tuple[float, float, float]]:
 
 def _axis_name(column: ColumnProfile) -> str:
     return shortened(column.label or column.name, width=50)
-
-
-def _date(days: float) -> str:
-    return date.fromordinal(min(max(1, int(days)), date.max.toordinal())).isoformat()
 
 
 def _drawable(column: ColumnProfile) -> str:

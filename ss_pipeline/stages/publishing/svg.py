@@ -7,7 +7,7 @@ Figures are without matplotlib's axes, whose ticks alone would cost 30 ms a plot
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -134,12 +134,13 @@ class Panel:
             dot = {"fill": False, "edgecolor": color, "linewidth": size, "alpha": alpha, "capstyle": "round"}
             self.drawing.path(vertices, codes, **dot)
 
-    def x_scale(self, *, name: str, write: Callable[[float], str] = number, ticks: int = 6) -> None:
-        """Round numbers below the panel and what they are."""
+    def x_scale(self, *, name: str, marks: Sequence[tuple[float, str]] | None = None) -> None:
+        """Marks below the panel (round numbers, if none are given) and what they are."""
+        written = [(value, number(value)) for value in _round_values(self.x, at_most=6)] if marks is None else marks
         left, bottom, right, _ = self.box
         self.drawing.path([(left, bottom), (right, bottom)], [Path.MOVETO, Path.LINETO], fill=False, edgecolor=GRID)
-        for value in _round_values(self.x, at_most=ticks):
-            self.drawing.text(self.at(value, 0)[0], bottom - 16, write(value), align="center")
+        for value, text in written:
+            self.drawing.text(self.at(value, 0)[0], bottom - 16, text, align="center")
         self.drawing.text((left + right) / 2, bottom - 35, name, align="center")
 
     def y_scale(self, *, name: str) -> None:

@@ -128,6 +128,7 @@ class Report:
     answers: tuple[Fact, ...]
     variables: tuple[ColumnRow, ...]
     plots: tuple[Plot, ...]
+    nothing_missing: bool
     dictionary: tuple[ColumnRow, ...]
     dictionary_note: str
     programs: tuple[Fact, ...]
@@ -178,6 +179,7 @@ def make_report(parts: ReportParts, plots: Sequence[Plot]) -> Report:
             _row(analysis.column(name), role, analysis.data, words) for name, role in analysis.roles.items()
         ),
         plots=tuple(plots),
+        nothing_missing=not any(column.missing for column in analysis.data.columns),
         dictionary=_dictionary(analysis, words),
         dictionary_note=_dictionary_note(analysis.data, words),
         programs=_programs(analysis),

@@ -1,0 +1,57 @@
+"""What the file system says, in the store's words: faults, what to do about them, and probes for the doctor."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ss_pipeline import durable
+from ss_pipeline.errors import DocumentNotFoundError, StoreUnavailableError
+from ss_pipeline.store.base import DocumentKey
+
+_ADVICE: Final = {
+    errno.ENOSPC: "The disk is full. Free space and try again; nothing was changed.",
+    errno.EDQUOT: "The disk quota is used up. Free space and try again; nothing was changed.",
+    errno.EACCES: "Give this user read and write permission on the jobs folder and try again; nothing was changed.",
+    errno.EPERM: "Give this user read and write permission on the jobs folder and try again; nothing was changed.",
+    errno.EROFS: "The file system is read-only. Mount it for writing and try again; nothing was changed.",
+    errno.EIO: "The disk reports errors. Check the kernel's log and the disk before trying again.",
+    errno.EMFILE: "Too many open files. Raise the limit (ulimit -n) and try again; nothing was changed.",
+}
+_FULL_SHARE: Final = 0.9
+_FULL_BYTES: Final = 5 * 2**30
+"""The disk is reported as nearly full where 90 % are used (F9) and less than this is left."""
+
+
+def name_of(key: DocumentKey) -> str:
+    """A document as messages name it."""
+    return f"{key.collection}/{key.tenant_id}/{key.document_id}"
+
+
+@contextmanager
+def named_faults(key: DocumentKey) -> Iterator[None]:
+    """Turns what the file system says into the store's errors: nothing there, or unavailable and what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DocumentNotFoundError(f"there is no {name_of(key)}") from error
+    except OSError as error:
+        todo = _ADVICE.get(error.errno or 0)
+        raise StoreUnavailableError(f"{name_of(key)}: {error.strerror or error}", todo=todo) from error
+
+
+def try_writing(root: Path) -> None:
+    """Writes and removes a file; an OSError says why documents could not be written."""
+    probe = root / f"{durable.TEMPORARY_PREFIX}probe-{os.getpid()}"
+    durable.write_file(probe, b"")
+    probe.unlink()
+
+
+def space_problems(root: Path) -> Iterator[str]:
+    """A sentence where the disk is nearly full."""
+    usage = shutil.disk_usage(root)
+    if usage.used / usage.total >= _FULL_SHARE and usage.free < _FULL_BYTES:
+        yield f"the disk of {root} is nearly full: {usage.free // 2**20} MiB are left"

@@ -1,0 +1,150 @@
+"""The whole stack as a user starts it: `ss-pipeline up`, a submission dropped in the inbox, the UI in a browser."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from ss_pipeline import wiring
+from ss_pipeline.jobs.model import Job
+from ss_pipeline.settings import Settings
+from ss_pipeline_tests.browser import a_browser
+from ss_pipeline_tests.conftest import PROJECT_ROOT
+from ss_pipeline_tests.pipeline import Pipeline
+
+CLI = [sys.executable, "-m", "ss_pipeline.cli"]
+ASSETS = ["submission", "job_record", "input_profile", "analysis_draft", "publication"]
+STARTED_SECONDS = 120
+PUBLISHED_SECONDS = 45
+"""From the drop into the inbox to the published report, as promised."""
+PATIENCE = 3 if os.environ.get("PYTEST_XDIST_WORKER") else 1
+"""Other tests share the two cores; the promise itself is for a machine of one's own."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: its UI, its pipeline, and one job that it published by itself."""
+
+    url: str
+    pipeline: Pipeline
+    job: Job
+    published_after: float
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    data = tmp_path_factory.mktemp("stack")
+    parts = wiring.light_parts(Settings(data_dir=data))
+    pipeline = Pipeline(parts, wiring.work_parts(parts))
+    port = _free_port()
+    environment = os.environ | {"SS_DATA_DIR": str(data)}
+    with (data / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*CLI, "up", "--port", str(port)], env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log
+        )
+        try:
+            _wait_for(lambda: b"press Ctrl-C" in (data / "up.log").read_bytes(), STARTED_SECONDS)
+            pipeline.hand_in("wages")
+            dropped = time.monotonic()
+            _wait_for(lambda: bool(list(parts.jobs.rows(status="succeeded"))), PUBLISHED_SECONDS * PATIENCE)
+            took = time.monotonic() - dropped
+            (row,) = parts.jobs.rows()
+            yield Stack(f"http://127.0.0.1:{port}", pipeline, pipeline.job(row.key.document_id), took)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 143
+    assert _processes_naming(str(data)) == []
+
+
+def test_a_submission_is_published_without_a_click(stack: Stack) -> None:
+    assert stack.job.status == "succeeded"
+    assert stack.published_after < PUBLISHED_SECONDS * PATIENCE
+
+
+def test_the_partition_pages_are_green_with_preview_table_and_plot(stack: Stack, page: Page, tmp_path: Path) -> None:
+    for asset in ASSETS:
+        page.goto(f"{stack.url}/assets/{asset}?view=partitions&partition={stack.job.job_id}")
+        expect(page.get_by_text("Materialized", exact=True).first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Failed (0)")).to_be_visible()
+        page.screenshot(path=tmp_path / f"{asset}.png")
+    page.goto(f"{stack.url}/assets/input_profile?view=partitions&partition={stack.job.job_id}")
+    expect(page.get_by_role("cell", name="educ", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("preview", exact=True)).to_be_visible()
+    row = page.get_by_role("row").filter(has_text=re.compile("^plot"))
+    row.get_by_text("[Show Markdown]").click()
+    plot = page.locator("img[alt=distributions]")
+    expect(plot).to_be_visible()
+    assert plot.evaluate("image => image.naturalWidth") > 300
+
+
+def test_one_asset_of_one_job_is_made_again_from_the_ui(stack: Stack, page: Page) -> None:
+    page.goto(f"{stack.url}/assets/input_profile?view=partitions&partition={stack.job.job_id}")
+    expect(page.get_by_text("View all historical events (1)")).to_be_visible(timeout=60_000)
+    page.get_by_text("Materialize…").first.click()
+    page.get_by_role("button", name="Launch 1 run").click()
+
+    def is_there_twice() -> bool:
+        page.reload()
+        page.get_by_text("View all historical events (").wait_for(timeout=60_000)
+        return page.get_by_text("View all historical events (2)").is_visible()
+
+    _wait_for(is_there_twice, 90)
+    assert stack.pipeline.job(stack.job.job_id).publications == stack.job.publications
+
+
+def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> None:
+    job_id = stack.pipeline.a_job("ambiguous", requirement="Please tell us something interesting about this.")
+    _wait_for(lambda: stack.pipeline.job(job_id).status == "draft_ready", 90)
+    data = str(stack.pipeline.parts.settings.data_dir)
+    answers = ["--answer", "outcome_var=wage", "--answer", "treatment_var=educ"]
+    printed = subprocess.run(
+        [*CLI, "confirm", job_id, *answers, "--json"],
+        env=os.environ | {"SS_DATA_DIR": data},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(printed.stdout)["status"] == "confirmed"
+    _wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with a_browser() as browser:
+        yield browser.new_page(viewport={"width": 1500, "height": 1000})
+
+
+def _wait_for(condition: object, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _processes_naming(text: str) -> list[str]:
+    """Command lines of living processes that name a folder: what a stack left behind."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in line:
+            found.append(line)
+    return found

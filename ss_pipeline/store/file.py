@@ -1,8 +1,8 @@
 """The store on files: one folder tree, for any number of processes of one machine (local file systems, not NFS).
 
-A document is changed under its own lock: compare the bytes, check the fence, write a temporary file, fsync, rename,
-fsync the folder. That rename is the only commit. Where things lie is file_layout.py's business, claim records are
-file_claims.py's, and listings come from a derived index (file_catalogue.py).
+A document is changed under its own lock: compare the bytes, check the fence, write beside it, fsync, rename, fsync the
+folder. The rename is the only commit. Places are file_layout.py's business, claim records file_claims.py's, and
+listings come from a derived index (file_catalogue.py).
 
 Documents of other programs: a new job folder is listed within `look_seconds`. A document that another program *changed*
 is loaded as it is at once, but listed as it was until it is written here or `rescan` is called.
@@ -64,7 +64,7 @@ class FileBackend(Backend):
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
         with named_faults(key):
             place = self._layout.place(key)
-            make_folders(place.folder)
+            make_folders(place.folder, root=self._root)
             with self._locked(place):
                 if self._layout.existing(key):
                     raise DocumentExistsError(f"{name_of(key)} exists already")

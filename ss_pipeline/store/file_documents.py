@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from ss_pipeline import durable
@@ -11,11 +12,24 @@ from ss_pipeline.store.file_faults import name_of
 from ss_pipeline.store.file_layout import Place, read_regular
 
 
-def make_folders(folder: Path) -> None:
-    """Makes a document's folder. One that is there may be another process's of a moment ago, not yet synced."""
+def make_folders(folder: Path, *, root: Path) -> None:
+    """Makes a document's folder below `root`, durably: also where another process made a part of it a moment ago.
+
+    Who finds a folder cannot see whether its maker has synced it yet, and must not rely on it before that.
+    """
     if folder.is_dir():
         durable.sync_folder(folder.parent)
     durable.make_folder(folder)
+    for above in folder.parents:
+        if above == root:
+            return
+        _sync_entry_once(above)
+
+
+@lru_cache(maxsize=4_096)
+def _sync_entry_once(folder: Path) -> None:
+    """Shards and tenants are never removed, so once in a process is enough."""
+    durable.sync_folder(folder.parent)
 
 
 def create_document(key: DocumentKey, place: Place, body: bytes) -> None:

@@ -19,6 +19,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+A4_WIDTH = 680
+"""Pixels between margins of 15 mm."""
 SECTIONS = ["asked", "proposed", "know", "questions", "variables", "plots", "dictionary", "reproduce", "provenance"]
 
 Case = Callable[[], tuple[Job, JobProfile, DataSample]]
@@ -106,6 +108,17 @@ def test_a_report_is_dark_where_people_prefer_it_dark(browser: Browser, tmp_path
     report = published(english_case(), tmp_path)
     backgrounds = {scheme: Visit(browser, report, scheme=scheme).background() for scheme in ("light", "dark")}
     assert backgrounds == {"light": "rgb(247, 246, 243)", "dark": "rgb(20, 23, 28)"}
+
+
+def test_a_report_prints_dark_on_white_and_within_the_paper_whatever_the_screen_is(
+    browser: Browser, tmp_path: Path
+) -> None:
+    visit = Visit(browser, published(english_case(), tmp_path), width=A4_WIDTH, scheme="dark")
+    visit.page.emulate_media(media="print", color_scheme="dark")
+    assert visit.background() == "rgb(255, 255, 255)"
+    assert visit.page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 36, 48)"
+    assert visit.overflow() <= 0
+    visit.page.screenshot(path=tmp_path / "report-print.png", full_page=True)
 
 
 def test_plots_are_text_that_can_be_found_and_read_aloud(browser: Browser, tmp_path: Path) -> None:

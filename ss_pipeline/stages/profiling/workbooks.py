@@ -5,9 +5,6 @@ Header and names come from headers.py, types from columns.py.
 """
 
 import io
-import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +22,7 @@ from python_calamine import (
 
 from ss_pipeline.errors import InputRefusedError
 from ss_pipeline.jobs.profiles import DataQualityWarning
+from ss_pipeline.stages.profiling.containers import ZIP_MAGIC, check_container, damaged
 from ss_pipeline.stages.profiling.headers import (
     HEAD_ROWS,
     HeaderPlace,
@@ -47,21 +45,8 @@ from ss_pipeline.stages.profiling.tables import (
     warning,
 )
 
-MAX_MEMBERS: Final = 1_000
-MAX_UNPACKED_BYTES: Final = 200_000_000
-MAX_RATIO: Final = 100
-_RATIO_MATTERS_FROM: Final = 1_000_000
-"""Small parts compress as they like: a ratio costs nothing below this size."""
-_PROLOG_BYTES: Final = 64_000
-_ARCHIVES: Final = (".zip", ".xlsx", ".xlsm", ".xlsb", ".ods", ".gz", ".7z", ".rar", ".tar")
 _ALL_SHEETS_BELOW: Final = 20_000_000
 """Bytes of a workbook up to which the other sheets are opened, too, to say whether they hold something."""
-
-_ZIP_MAGIC: Final = b"PK\x03\x04"
-_ROOT_ELEMENT: Final = re.compile(rb"<(?:\x00)?[A-Za-z_]")
-_DOCTYPE: Final = re.compile(
-    rb"<\x00?!\x00?(?:D\x00?O\x00?C\x00?T\x00?Y\x00?P\x00?E|E\x00?N\x00?T\x00?I\x00?T\x00?Y)", re.I
-)
 
 _ERROR_CELLS: Final = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})
 
@@ -86,7 +71,7 @@ def read_workbook(path: Path, *, limits: ProfileLimits) -> Table:
             INPUT_TOO_MANY_ROWS.
     """
     body = path.read_bytes()
-    size = check_container(body) if body.startswith(_ZIP_MAGIC) else len(body)
+    size = check_container(body) if body.startswith(ZIP_MAGIC) else len(body)
     workbook = _open(body)
     names = _sheet_names(workbook)
     opened = ((name, _sheet(workbook, name)) for name in names)
@@ -100,55 +85,6 @@ def read_workbook(path: Path, *, limits: ProfileLimits) -> Table:
     return _as_table(table, notes=_sheet_notes(name, skipped=names[: names.index(name)], others=others), limits=limits)
 
 
-def check_container(body: bytes) -> int:
-    """Looks at a zip container's directory and at the beginning of its XML parts.
-
-    Returns:
-        The unpacked size in bytes.
-
-    Raises:
-        InputRefusedError: INPUT_COMPRESSION_BOMB, INPUT_UNSAFE_WORKBOOK, INPUT_UNREADABLE.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(body)) as container:
-            members = container.infolist()
-            _check_members(members)
-            for member in members:
-                if member.filename.lower().endswith((".xml", ".rels", ".vml")):
-                    _check_prolog(container, member)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error) as error:
-        raise _damaged() from error
-    return sum(member.file_size for member in members)
-
-
-def _check_members(members: list[zipfile.ZipInfo]) -> None:
-    names = [member.filename for member in members]
-    unpacked = sum(member.file_size for member in members)
-    dense = [
-        member
-        for member in members
-        if member.file_size > _RATIO_MATTERS_FROM and member.file_size > MAX_RATIO * max(member.compress_size, 1)
-    ]
-    if len(members) > MAX_MEMBERS or unpacked > MAX_UNPACKED_BYTES or dense:
-        raise InputRefusedError(
-            f"would unpack to {unpacked:,} bytes in {len(members):,} parts, out of proportion to its size",
-            code="INPUT_COMPRESSION_BOMB",
-            todo="Export the sheet as CSV and hand that in.",
-        )
-    nested = [name for name in names if name.lower().endswith(_ARCHIVES) and "/embeddings/" not in name]
-    if nested or len(set(names)) < len(names):
-        raise _unsafe("holds archives inside it" if nested else "holds parts of the same name twice")
-
-
-def _check_prolog(container: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    """A document type, where entities are declared, can only stand before the first element."""
-    with container.open(member) as part:
-        start = part.read(_PROLOG_BYTES)
-    root = _ROOT_ELEMENT.search(start)
-    if _DOCTYPE.search(start[: root.start()] if root else start) or (root is None and len(start) == _PROLOG_BYTES):
-        raise _unsafe("declares XML entities, which a workbook does not need")
-
-
 def _open(body: bytes) -> CalamineWorkbook:
     try:
         return CalamineWorkbook.from_filelike(io.BytesIO(body))
@@ -159,7 +95,7 @@ def _open(body: bytes) -> CalamineWorkbook:
             todo="Save the workbook without a password.",
         ) from error
     except (CalamineError, OSError) as error:
-        raise _damaged() from error
+        raise damaged() from error
 
 
 def _sheet_names(workbook: CalamineWorkbook) -> list[str]:
@@ -172,7 +108,7 @@ def _sheet(workbook: CalamineWorkbook, name: str) -> CalamineSheet:
     try:
         return workbook.get_sheet_by_name(name)
     except (CalamineError, OSError) as error:
-        raise _damaged() from error
+        raise damaged() from error
 
 
 def _table_of(sheet: CalamineSheet, *, name: str, limits: ProfileLimits) -> SheetTable:
@@ -286,19 +222,3 @@ def _emptiness(table: SheetTable, kept: list[list[object]]) -> list[DataQualityW
         raise no_table(f"has column names but no rows on the sheet {table.name!r}")
     message = f"The sheet {table.name!r} holds a single cell and no table."
     return [warning("no_table", message, "Hand in a sheet with column names and rows.", severity="error")]
-
-
-def _damaged() -> InputRefusedError:
-    return InputRefusedError(
-        "is no Excel workbook, or it is damaged",
-        code="INPUT_UNREADABLE",
-        todo="Open it in a spreadsheet program and save it again as .xlsx or CSV.",
-    )
-
-
-def _unsafe(reason: str) -> InputRefusedError:
-    return InputRefusedError(
-        reason,
-        code="INPUT_UNSAFE_WORKBOOK",
-        todo="Open it in a spreadsheet program and save it again as .xlsx or CSV.",
-    )

@@ -61,6 +61,23 @@ def test_stata_files_are_read_with_labels_and_codes(tmp_path: Path) -> None:
     assert profile.columns[1].value_labels == {"0": "no", "1": "yes"}
 
 
+@pytest.mark.parametrize(("stored", "encoding"), [("gb18030", "gb18030"), ("utf-8", "utf-8")])
+def test_stata_files_from_before_version_14_are_read_in_the_encoding_of_their_labels(
+    stored: str, encoding: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data.dta"
+    frame = pd.DataFrame({"city": ["北京市", "上海市"], "n": [1.0, 2.0]})
+    pyreadstat.write_dta(frame, path, version=13, column_labels={"city": "所在城市", "n": "人数"})
+    body = path.read_bytes()
+    for text in ("北京市", "上海市", "所在城市", "人数"):
+        body = body.replace(text.encode(), text.encode(stored).ljust(len(text.encode()), b"\0"))
+    profile, sample = profile_and_sample(body, "data.dta")
+    assert profile.encoding == encoding
+    assert [column.label for column in profile.columns] == ["所在城市", "人数"]
+    assert sample.columns["city"] == ["北京市", "上海市"]
+    assert "encoding_assumed" in warning_types(profile)
+
+
 def test_spss_files_are_read_with_labels_and_codes(tmp_path: Path) -> None:
     path = tmp_path / "data.sav"
     pyreadstat.write_sav(
@@ -188,6 +205,18 @@ def test_the_first_visible_sheet_that_holds_something_is_read_and_the_others_are
     messages = {warning.type: warning.message for warning in profile.warnings}
     assert "Empty" in messages["sheet_chosen"]
     assert "More" in messages["other_sheets"]
+
+
+def test_a_workbook_under_a_password_is_refused() -> None:
+    body = bytearray(a_workbook({"Data": [["a"], [1]]}))
+    for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = body.find(magic)
+        while at >= 0:
+            body[at + offset] |= 1
+            at = body.find(magic, at + 4)
+    with pytest.raises(InputRefusedError) as refusal:
+        profile_of(bytes(body), "data.xlsx")
+    assert refusal.value.error_code == "INPUT_UNREADABLE"
 
 
 @pytest.mark.parametrize(("rows", "code"), [([], "INPUT_NO_TABLE"), ([["a", "b"]], "INPUT_NO_TABLE")])

@@ -15,12 +15,14 @@ from ss_pipeline.stages.publishing.code_python import python_code
 from ss_pipeline.stages.publishing.code_r import r_code
 from ss_pipeline.stages.publishing.code_stata import stata_code
 from ss_pipeline.stages.publishing.formats import moment, number, share, shortened
+from ss_pipeline.stages.publishing.grouping import groups_by
 from ss_pipeline.stages.publishing.plots import overview_png
 from ss_pipeline.stages.publishing.stage import prepare_publication
 from ss_pipeline.stages.publishing.wording import WORDS, language_of
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.fakes import StandingClock
 from ss_pipeline_tests.publishing_builders import (
+    a_column,
     a_decided_job,
     a_draft,
     a_profile,
@@ -150,6 +152,19 @@ def test_the_plots_fit_the_variables(draft: dict[str, Any], expected: set[str], 
     assert all("<title" in plot and 'role="img"' in plot for plot in plots.values())
 
 
+def test_coded_levels_stand_in_the_order_of_their_codes_under_their_labels() -> None:
+    school = a_column("school", [3, 1, 1, 2, 3, 3]).model_copy(
+        update={"value_labels": {"1": "low", "2": "mid", "3": "top"}}
+    )
+    groups = groups_by([3, 1, 1, 2, 3, 3], [1.0] * 6, school)
+    assert [(group.name, len(group.values)) for group in groups] == [("low", 2), ("mid", 1), ("top", 3)]
+
+
+def test_text_levels_stand_in_the_order_of_their_size() -> None:
+    cells: list[Any] = ["b", "a", "b", None, "c", "b", "c"]
+    assert [group.name for group in groups_by(cells, [1.0] * 7, a_column("x", cells))] == ["b", "c", "a"]
+
+
 def test_without_a_sample_only_what_the_profile_knows_is_drawn() -> None:
     assert set(plots_of({}, sample=False)) == {"outcome", "missing"}
 
@@ -231,7 +246,7 @@ def test_names_cannot_leave_their_quotes_in_r_and_stata(method: str) -> None:
     r, stata = r_code(analysis), stata_code(analysis)
     outside = re.sub(r"`(\\.|[^`\\])*`|\"(\\.|[^\"\\])*\"", "", r)
     assert not re.search(r"[$¥日'\"`\\]", outside)
-    assert not re.search(r"[$¥日\"\\]", re.sub(r'delimiters\("\\t"\)|"data"', "", stata))
+    assert not re.search(r"[$¥日\"\\]", re.sub(r'delimiters\("\\t"\)|"data"|"日元 \(¥\)"', "", stata))
     assert all(len(word) <= 32 for word in re.findall(r"[A-Za-z_]\w*", stata))
 
 

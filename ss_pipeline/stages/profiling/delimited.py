@@ -1,6 +1,7 @@
 """Reads .csv, .tsv and .txt files: finds the table, repairs it where rows disagree, and has it parsed.
 
-Rows are counted by census.py, cells parsed by parsing.py. Encoding and delimiter come from sniffing.py, header and names from headers.py, types from columns.py.
+Rows are counted by census.py and cells parsed by parsing.py. Encoding and delimiter come from sniffing.py, header and
+names from headers.py, types from columns.py.
 """
 
 import csv

@@ -4,6 +4,7 @@ Delimited text is read by delimited.py, workbooks by workbooks.py. Files are rea
 """
 
 import contextlib
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ss_pipeline.errors import InputRefusedError
 from ss_pipeline.jobs.inputs import InputDataset
 from ss_pipeline.stages.profiling.delimited import read_delimited
 from ss_pipeline.stages.profiling.headers import name_columns
+from ss_pipeline.stages.profiling.sniffing import assumed_encoding, guess_encoding
 from ss_pipeline.stages.profiling.tables import (
     Array,
     ProfileLimits,
@@ -83,15 +85,32 @@ def python_strings() -> Iterator[None]:
 def read_stata(path: Path, *, limits: ProfileLimits) -> Table:
     """Reads a .dta file with its variable and value labels; codes stay codes."""
     try:
-        _, meta = pyreadstat.read_dta(path, metadataonly=True)
+        encoding = _old_stata_encoding(path)
+        _, meta = pyreadstat.read_dta(path, metadataonly=True, encoding=encoding)
         refuse_too_many_rows(meta.number_rows or 0, limits=limits)
         kept = list(meta.column_names)[: limits.max_columns]
-        frame = pd.read_stata(path, columns=kept, convert_categoricals=False)
+        if encoding is None:
+            frame = pd.read_stata(path, columns=kept, convert_categoricals=False)
+        else:
+            frame, _ = pyreadstat.read_dta(path, usecols=kept, encoding=encoding)
     except _DAMAGED as error:
         raise _damaged("Stata .dta", error) from error
     labels = {name: label or "" for name, label in meta.column_names_to_labels.items()}
-    total = len(meta.column_names)
-    return _labelled_table(frame, total=total, labels=labels, codes=meta.variable_value_labels, limits=limits)
+    total, codes = len(meta.column_names), meta.variable_value_labels
+    return _labelled_table(frame, total=total, labels=labels, codes=codes, limits=limits, guessed=encoding)
+
+
+def _old_stata_encoding(path: Path) -> str | None:
+    """The encoding of a file from before Stata 14, guessed from its labels; None where they are ASCII or UTF-8."""
+    with path.open("rb") as file:
+        start = file.read(100)
+    release = re.search(rb"<release>(\d{3})", start)
+    if (int(release.group(1)) if release else start[0]) >= 118:
+        return None
+    _, meta = pyreadstat.read_dta(path, metadataonly=True, encoding="iso-8859-1")  # one character for each byte
+    texts = [*meta.column_labels, *(text for codes in meta.value_labels.values() for text in codes.values())]
+    raw = "\n".join(text for text in texts if text).encode("iso-8859-1", "ignore")
+    return None if raw.isascii() else guess_encoding(raw)
 
 
 def read_spss(path: Path, *, limits: ProfileLimits) -> Table:
@@ -161,6 +180,7 @@ def _labelled_table(
     codes: dict[str, dict[Any, str]],
     limits: ProfileLimits,
     encoding: str | None = None,
+    guessed: str | None = None,
 ) -> Table:
     names = list(frame.columns)
     arrays = [_pandas_values(frame.iloc[:, index]) for index in range(len(names))]
@@ -175,7 +195,14 @@ def _labelled_table(
         )
         for name, column in zip(names, table.columns, strict=True)
     ]
-    return Table(columns=columns, rows=table.rows, columns_total=total, encoding=encoding, warnings=table.warnings)
+    notes = [assumed_encoding(guessed)] if guessed else []
+    return Table(
+        columns=columns,
+        rows=table.rows,
+        columns_total=total,
+        encoding=guessed or encoding,
+        warnings=[*notes, *table.warnings],
+    )
 
 
 def _table(names: Sequence[str], arrays: list[Array], *, total: int, limits: ProfileLimits) -> Table:

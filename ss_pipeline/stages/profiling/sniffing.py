@@ -160,15 +160,21 @@ def _decodes(raw: bytes, encoding: str) -> bool:
 
 
 def _guessed(raw: bytes) -> Utf8Text:
-    encoding = _guess(raw)
+    encoding = guess_encoding(raw)
     body, damaged = _transcoded(raw, encoding)
-    message = f"The file does not say its encoding and is not UTF-8; it was read as {encoding}."
+    warnings = [assumed_encoding(encoding), *_damage_warning(damaged, encoding)]
+    return Utf8Text(body=_checked(body), encoding=encoding, warnings=warnings)
+
+
+def assumed_encoding(encoding: str) -> DataQualityWarning:
+    """Says that an encoding was guessed."""
+    message = f"The file does not say its encoding; it was read as {encoding}."
     advice = "Check names and texts for wrong characters; save the file as UTF-8 to be sure."
-    assumed = warning("encoding_assumed", message, advice)
-    return Utf8Text(body=_checked(body), encoding=encoding, warnings=[assumed, *_damage_warning(damaged, encoding)])
+    return warning("encoding_assumed", message, advice)
 
 
-def _guess(raw: bytes) -> str:
+def guess_encoding(raw: bytes) -> str:
+    """The likely encoding of text that does not say it: utf-8, gb18030, cp1252 or iso-8859-1."""
     start = 0 if not raw[:_GUESSED_FROM].isascii() else _first_high_byte(raw)
     sample = raw[start : start + _GUESSED_FROM]
     if _is_damaged_utf8(sample):

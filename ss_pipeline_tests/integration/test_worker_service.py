@@ -49,10 +49,7 @@ def test_two_broken_jobs_of_twenty_do_not_touch_the_others(pipeline: Pipeline) -
         pipeline.a_job(f"good{i}", requirement=f"Effect of educ on wage controlling for exper, part {i}")
         for i in range(18)
     ]
-    broken = [
-        pipeline.a_job(f"bad{i}", csv="wage,educ\n" * (i + 1), requirement=f"Effect of educ on wage, {i}")
-        for i in range(2)
-    ]
+    broken = [pipeline.a_job(f"bad{i}", csv=header) for i, header in enumerate(["wage,educ\n", "wage,educ,exper\n"])]
     _, ended = pipeline.run(*job_ids[:9], broken[0], *job_ids[9:], broken[1])
     assert [ended[job_id].ending for job_id in job_ids] == ["published"] * 18
     for job_id in broken:

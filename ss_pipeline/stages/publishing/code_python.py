@@ -2,6 +2,7 @@
 
 import builtins
 import keyword
+import unicodedata
 from typing import Final
 
 from ss_pipeline.jobs.profiles import DatasetProfile
@@ -148,7 +149,7 @@ def _rename_lines(analysis: Analysis) -> list[str]:
 
 
 def _term(name: str) -> str:
-    plain = name.isascii() and name.isidentifier() and not keyword.iskeyword(name)
+    plain = name.isidentifier() and unicodedata.normalize("NFKC", name) == name and not keyword.iskeyword(name)
     return name if plain and name not in _TAKEN and not hasattr(builtins, name) else f"Q({_literal(name)})"
 
 

@@ -38,11 +38,11 @@ class _Writer:
         data = self._analysis.data
         line = (data.header_line or 1) + 1
         if data.format in {"csv", "tsv", "parquet"}:
-            return [_import_text(data, line), *self._by_place("v{}".format)]
+            return [_import_text(data, line), *self._by_place("v{}".format), *self._labels()]
         if data.format == "excel":
             sheet = f" sheet({_file(data.sheet)})" if data.sheet and _SAFE_FILE.match(data.sheet) else ""
             read = f"import excel {_file(data.original_name)}, clear cellrange(A{line}){sheet}"
-            return [read, *self._by_place(_letters)]
+            return [read, *self._by_place(_letters), *self._labels()]
         read = "import spss using" if data.format == "sav" else "use"
         return [f"{read} {_file(data.original_name)}, clear"]
 
@@ -112,6 +112,11 @@ class _Writer:
         taken = {*self._names.values(), *(line.split()[1] for line in self._made)}
         candidates = (name if i == 1 else f"{name[:_STEM]}_{i}" for i in range(1, len(taken) + 2))
         return next(candidate for candidate in candidates if candidate not in taken)
+
+    def _labels(self) -> list[str]:
+        """The real names of the columns that had to be called something else."""
+        odd = [(name, column) for column, name in self._names.items() if name != column and _SAFE_FILE.match(column)]
+        return [f"label variable {name} {_file(column[:80])}" for name, column in odd]
 
     def _by_place(self, place_name: Callable[[int], str]) -> list[str]:
         places = {column.name: i for i, column in enumerate(self._analysis.data.columns, start=1)}

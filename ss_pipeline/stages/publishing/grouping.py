@@ -60,7 +60,7 @@ def binned_means(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def groups_by(keys: Sequence[Cell], values: Sequence[Cell], column: ColumnProfile) -> list[Group]:
-    """The outcomes by level of a category (the largest first, at most 8), or by bin of a number (in order)."""
+    """The outcomes by level of a category (the 8 largest; numbered levels in their order), or by bin of a number."""
     rows = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None and value is not None]
     if is_category(column):
         return _by_level(rows, column)
@@ -91,10 +91,15 @@ def date_marks(limits: tuple[float, float]) -> list[tuple[float, str]]:
 
 def _by_level(rows: Sequence[tuple[Cell, Cell]], column: ColumnProfile) -> list[Group]:
     levels: dict[str, list[Cell]] = {}
+    codes: dict[str, float] = {}
     for key, value in rows:
-        levels.setdefault(level(key, column), []).append(value)
-    largest = sorted(levels.items(), key=lambda item: (-len(item[1]), item[0]))[:MAX_GROUPS]
-    return [Group(name, tuple(values)) for name, values in largest]
+        name = level(key, column)
+        levels.setdefault(name, []).append(value)
+        if isinstance(key, float | int):
+            codes.setdefault(name, float(key))
+    largest = sorted(levels, key=lambda name: (-len(levels[name]), name))[:MAX_GROUPS]
+    shown = sorted(largest, key=codes.__getitem__) if codes.keys() >= set(largest) else largest
+    return [Group(name, tuple(levels[name])) for name in shown]
 
 
 def _equal_parts(rows: Sequence[tuple[float, Cell]], *, parts: int = MAX_BINS) -> list[list[tuple[float, Cell]]]:

@@ -131,7 +131,7 @@ def _relation_plot(analysis: Analysis, sample: DataSample | None, words: Words) 
     ys, xs = sample.columns.get(outcome.name), sample.columns.get(treatment.name)
     if not ys or not xs or len(xs) != len(ys):
         return None
-    sampled = words["sampled"].format(total=sample.rows_total) if len(xs) < sample.rows_total else ""
+    sampled = words["sampled"].format(total=f"{sample.rows_total:,}") if len(xs) < sample.rows_total else ""
     facts = {"outcome": one_line(outcome.name), "treatment": one_line(treatment.name), "sampled": sampled}
     if is_category(outcome):
         return _share_plot(outcome, groups_by(xs, ys, treatment), facts, words)
@@ -159,7 +159,7 @@ def _scatter_plot(
     panel.dots(means, color=TREATMENT, size=7)
     marks = date_marks(panel.x) if treatment.inferred_type == "datetime" else None
     panel.x_scale(name=_axis_name(treatment), marks=marks)
-    caption = words["caption_scatter"].format(n=len(points), **facts)
+    caption = words["caption_scatter"].format(n=f"{len(points):,}", **facts)
     return Plot("relation", title, drawing.svg(title=title), caption)
 
 
@@ -183,7 +183,7 @@ def _box_plot(outcome: ColumnProfile, groups: Sequence[Group], facts: dict[str, 
     panel.names(names)
     panel.x_scale(name=_axis_name(outcome))
     rows = sum(len(values) for _, values in measured)
-    return Plot("relation", title, drawing.svg(title=title), words["caption_box"].format(n=rows, **facts))
+    return Plot("relation", title, drawing.svg(title=title), words["caption_box"].format(n=f"{rows:,}", **facts))
 
 
 def _share_plot(outcome: ColumnProfile, groups: Sequence[Group], facts: dict[str, str], words: Words) -> Plot | None:
@@ -199,7 +199,9 @@ def _share_plot(outcome: ColumnProfile, groups: Sequence[Group], facts: dict[str
     bars = [(v.count(chosen) / len(v), share(v.count(chosen), len(v))) for _, v in levelled]
     drawing = Drawing("relation", height=_height(len(names)))
     _bar_rows(drawing, names, bars, colors=[TREATMENT] * len(names))
-    return Plot("relation", title, drawing.svg(title=title), words["caption_share"].format(n=len(every), **facts))
+    return Plot(
+        "relation", title, drawing.svg(title=title), words["caption_share"].format(n=f"{len(every):,}", **facts)
+    )
 
 
 def _missing_plot(analysis: Analysis, words: Words) -> Plot | None:

@@ -5,7 +5,6 @@ caller commits the returned `Publication` into the job document by compare-and-s
 business, how it looks the templates'.
 """
 
-import json
 import logging
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,14 +13,15 @@ from typing import Final
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock
 from ss_pipeline.errors import ArtifactNotFoundError, PublicationError
-from ss_pipeline.jobs.documents import JsonObject, render_document
+from ss_pipeline.jobs.documents import render_document
 from ss_pipeline.jobs.drafts import Draft
 from ss_pipeline.jobs.inputs import MANIFEST_PATH, InputDataset, InputsManifest
 from ss_pipeline.jobs.model import Decision, Job, Publication, publication_folder
-from ss_pipeline.jobs.profiles import DataSample, DatasetProfile, JobProfile
+from ss_pipeline.jobs.profiles import DataSample, JobProfile
 from ss_pipeline.stages.publishing.analysis import analysis_of
 from ss_pipeline.stages.publishing.checks import DECISION_CHECK, Check, checks_before_publishing
 from ss_pipeline.stages.publishing.columns_csv import columns_csv
+from ss_pipeline.stages.publishing.draft_document import draft_document
 from ss_pipeline.stages.publishing.manifest import (
     MANIFEST_NAME,
     ManifestDecision,
@@ -175,36 +175,8 @@ def _files(
     return {
         "report.html": render_html(report),
         "report.md": render_markdown(report),
-        "draft.json": render_document(_draft_document(job, draft, decision, profile, next_version)),
+        "draft.json": render_document(draft_document(job, draft, decision, profile, next_version)),
         "columns.csv": columns_csv(profile, roles=analysis.roles),
-    }
-
-
-def _draft_document(job: Job, draft: Draft, decision: Decision, profile: JobProfile, next_version: int) -> JsonObject:
-    return {
-        "draft_document_schema_version": 1,
-        "job_id": job.job_id,
-        "tenant_id": job.tenant_id,
-        "version": next_version,
-        "requirement": job.requirement,
-        "draft": json.loads(draft.model_dump_json()),
-        "draft_sha256": draft.sha256,
-        "decision": json.loads(decision.model_dump_json()),
-        "profile": [_dataset_summary(data) for data in profile.datasets],
-    }
-
-
-def _dataset_summary(data: DatasetProfile) -> JsonObject:
-    columns = [
-        {"name": column.name, "label": column.label, "type": column.inferred_type, "missing": column.missing}
-        for column in data.columns
-    ]
-    return {
-        "original_name": data.original_name,
-        "role": data.role,
-        "rows": data.rows,
-        "columns_total": data.columns_total,
-        "columns": columns,
     }
 
 

@@ -11,22 +11,17 @@ from ss_pipeline.jobs.drafts import Draft
 from ss_pipeline.jobs.inputs import InputDataset
 from ss_pipeline.jobs.model import Decision, Job
 from ss_pipeline.jobs.profiles import ColumnProfile, DatasetProfile, JobProfile
-from ss_pipeline.stages.publishing.analysis import Analysis, Role, Token, formula_tokens
+from ss_pipeline.stages.publishing.analysis import Analysis, Token, formula_tokens
 from ss_pipeline.stages.publishing.code_python import python_code
 from ss_pipeline.stages.publishing.code_r import r_code
 from ss_pipeline.stages.publishing.code_stata import stata_code
-from ss_pipeline.stages.publishing.formats import clean, moment, number, one_line, share, shortened, size
+from ss_pipeline.stages.publishing.column_rows import ColumnRow, column_row, dictionary, dictionary_note
+from ss_pipeline.stages.publishing.formats import clean, moment, one_line, share, shortened, size
 from ss_pipeline.stages.publishing.plots import Plot
-from ss_pipeline.stages.publishing.sparkline import sparkline
 from ss_pipeline.stages.publishing.wording import Language, Words, language_tag, requirement_tag
 
-MAX_COLUMNS_SHOWN: Final = 300
 SEVERITIES: Final = ("error", "warning", "info")
 IMPACTS: Final = ("low", "medium", "high", "critical")
-ROLE_WORDS: Final[dict[Role, str]] = {
-    "outcome": "outcome", "treatment": "treatment", "control": "control", "instrument": "instrument",
-    "fixed": "fixed", "interaction": "interaction", "time": "time", "entity": "entity", "cluster": "cluster",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,31 +61,6 @@ class Question:
     impact: str
     word: str
     candidates: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ColumnRow:
-    """A column in a table, everything as text."""
-
-    name: str
-    label: str
-    role: str
-    role_word: str
-    kind: str
-    n: str
-    missing: str
-    missing_share: str
-    distinct: str
-    mean: str
-    sd: str
-    low: str
-    p25: str
-    p50: str
-    p75: str
-    high: str
-    shape: str
-    numeric: bool
-    common: str
 
 
 @dataclass(frozen=True)
@@ -176,12 +146,12 @@ def make_report(parts: ReportParts, plots: Sequence[Plot]) -> Report:
             Fact(_question_name(name, words), _answer(value)) for name, value in parts.decision.answers.items()
         ),
         variables=tuple(
-            _row(analysis.column(name), role, analysis.data, words) for name, role in analysis.roles.items()
+            column_row(analysis.column(name), role, analysis.data, words) for name, role in analysis.roles.items()
         ),
         plots=tuple(plots),
         nothing_missing=not any(column.missing for column in analysis.data.columns),
-        dictionary=_dictionary(analysis, words),
-        dictionary_note=_dictionary_note(analysis.data, words),
+        dictionary=dictionary(analysis, words),
+        dictionary_note=dictionary_note(analysis.data, words),
         programs=_programs(analysis),
         provenance=_provenance(parts),
         files=tuple(_data_file(data, parts.inputs) for data in parts.profile.datasets),
@@ -280,45 +250,6 @@ def _question_name(name: str, words: Words) -> str:
 
 def _answer(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
-
-
-def _row(column: ColumnProfile, role: Role | None, data: DatasetProfile, words: Words) -> ColumnRow:
-    kind = "unknown_type" if column.inferred_type == "unknown" else column.inferred_type
-    common = ", ".join(f"{shortened(top.value, width=24)} ({top.count:,})" for top in column.top_values[:3])
-    return ColumnRow(
-        name=one_line(column.name),
-        label=one_line(column.label),
-        role=role or "",
-        role_word=words[ROLE_WORDS[role]] if role else "",
-        kind=words[kind],
-        n=f"{max(data.rows - column.missing, 0):,}",
-        missing=f"{column.missing:,}",
-        missing_share=share(column.missing, data.rows),
-        distinct=f"{column.distinct:,}",
-        mean=number(column.mean),
-        sd=number(column.std),
-        low=shortened(number(column.min), width=24),
-        p25=number(column.p25),
-        p50=number(column.p50),
-        p75=number(column.p75),
-        high=shortened(number(column.max), width=24),
-        shape=sparkline(column),
-        numeric=column.histogram is not None,
-        common="" if column.histogram else common,
-    )
-
-
-def _dictionary(analysis: Analysis, words: Words) -> tuple[ColumnRow, ...]:
-    roles = analysis.roles
-    shown = analysis.data.columns[:MAX_COLUMNS_SHOWN]
-    return tuple(_row(column, roles.get(column.name), analysis.data, words) for column in shown)
-
-
-def _dictionary_note(data: DatasetProfile, words: Words) -> str:
-    shown = min(len(data.columns), MAX_COLUMNS_SHOWN)
-    if shown >= data.columns_total:
-        return words["all_shown"]
-    return words["shown"].format(shown=f"{shown:,}", total=f"{data.columns_total:,}")
 
 
 def _programs(analysis: Analysis) -> tuple[Fact, ...]:

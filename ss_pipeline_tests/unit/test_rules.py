@@ -100,6 +100,12 @@ def test_panel_columns_and_effects_are_named() -> None:
     assert drafted.fixed_effects == ["county", "year"]
 
 
+def test_each_of_several_fixed_effects_named_together_is_one() -> None:
+    firms = a_profile("总投资; 市场价值; 资本存量; 企业$; 年份")
+    drafted = answer("市场价值对总投资有什么影响？请控制资本存量，并加入企业和年份固定效应。", firms)
+    assert (drafted.controls, drafted.fixed_effects) == (["资本存量"], ["企业", "年份"])
+
+
 def test_an_instrument_is_no_control() -> None:
     drafted = answer("以 prbconv 作为逮捕概率的工具变量，估计逮捕概率对犯罪率的影响，控制人口密度", a_profile(CRIME))
 

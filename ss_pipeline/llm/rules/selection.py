@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ss_pipeline.llm.rules.columns import Form, KnownColumn, has_levels, names_unit
+from ss_pipeline.llm.rules.columns import Form, KnownColumn, has_levels, names_time, names_unit
 from ss_pipeline.llm.rules.lexicon import OUTCOME_WORDS
 from ss_pipeline.llm.rules.matching import ColumnIndex, Match
 from ss_pipeline.llm.rules.roles import Roles
@@ -138,10 +138,13 @@ class Selector:
         controls: list[str] = []
         effects: list[str] = []
         unmatched: list[str] = []
+        has_effects = any(_EFFECT.search(item) for item in self._roles.controls)
         for item in self._roles.controls:
             matches = self._item(item, taken)
             for match in matches:
-                is_effect = _EFFECT.search(item) and has_levels(match.column)
+                # of "firm and year fixed effects" only the last item says so
+                is_named = _EFFECT.search(item) or (has_effects and _is_panel_dimension(match.column))
+                is_effect = is_named and has_levels(match.column)
                 (effects if is_effect else controls).append(match.column.name)
             if not matches and text_terms(item):
                 unmatched.append(item)
@@ -166,6 +169,10 @@ class Selector:
 
     def _free(self, ranked: list[Match], taken: set[str]) -> list[Match]:
         return [match for match in ranked if match.column.name not in taken and match.column.base not in taken]
+
+
+def _is_panel_dimension(column: KnownColumn) -> bool:
+    return names_unit(column) or names_time(column)
 
 
 def _choice(ranked: list[Match], phrase: str | None) -> Choice:

@@ -158,7 +158,10 @@ class ClaimStore(ABC):
 
     @abstractmethod
     def reserve(self, keys: Sequence[DocumentKey], *, claim_id: str, ttl: float) -> list[DocumentKey]:
-        """Reserves those of the documents that are free, for `ttl` seconds; returns them in the given order."""
+        """Reserves those of the documents that are free, for `ttl` seconds; returns them in the given order.
+
+        What is reserved under the same claim counts as free: its reservation is prolonged.
+        """
 
     @abstractmethod
     def lease(self, keys: Sequence[DocumentKey], *, claim_id: str, owner: str, ttl: float) -> Lease:
@@ -175,6 +178,9 @@ class ClaimStore(ABC):
     @abstractmethod
     def complete(self, key: DocumentKey, fence: Fence) -> None:
         """Ends the lease on a document whose work is done; its attempt count starts anew.
+
+        This and `release` are accepted from a lease whose time is up as long as nobody else took the document; a
+        `replace` under such a lease is not.
 
         Raises:
             StaleFenceError: another claim has it now.

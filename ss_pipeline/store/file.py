@@ -141,24 +141,20 @@ class FileBackend(Backend):
         return [key for key, fence in lease.fences.items() if self._prolonged(key, fence, ttl=ttl)]
 
     def complete(self, key: DocumentKey, fence: Fence) -> None:
-        if self._change_claim(key, lambda record: record.completed(key, fence), synced=True) is None:
-            raise StaleFenceError(f"{name_of(key)} is gone")
+        self._end_lease(key, lambda record: record.completed(key, fence))
 
     def release(self, key: DocumentKey, fence: Fence, *, refund: bool = True) -> None:
-        if self._change_claim(key, lambda record: record.released(key, fence, refund=refund), synced=True) is None:
-            raise StaleFenceError(f"{name_of(key)} is gone")
+        self._end_lease(key, lambda record: record.released(key, fence, refund=refund))
 
     def cancel_reservation(self, keys: Sequence[DocumentKey], *, claim_id: str) -> None:
         for key in keys:
             self._change_claim(key, lambda record: record.cancelled(claim_id), synced=False)
 
     def claim_of(self, key: DocumentKey) -> ClaimView | None:
-        record = self._record_unlocked(key)
-        return record.view(key, at=self._clock.moment()) if record else None
+        return self._record_unlocked(key).view(key, at=self._clock.moment())
 
     def attempts_of(self, key: DocumentKey) -> int:
-        record = self._record_unlocked(key)
-        return record.attempts if record else 0
+        return self._record_unlocked(key).attempts
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 
@@ -167,11 +163,10 @@ class FileBackend(Backend):
         self._catalogue.rescan()
 
     def check(self) -> list[str]:
+        if refused := try_writing(self._root):
+            return [refused]
         try:
-            try_writing(self._root)
             return [*space_problems(self._root), *self._document_problems()]
-        except OSError as error:
-            return [f"the jobs folder {self._root} cannot be written: {error.strerror}"]
         except StoreUnavailableError as error:
             return [f"{error.message}. {error.todo}"]
 
@@ -200,16 +195,14 @@ class FileBackend(Backend):
 
     def _record(self, key: DocumentKey, place: Place) -> ClaimRecord:
         """The claim record, recovered if need be; under the document's lock."""
-        record = read_claim(place)
-        if record is None:
-            fence = self._catalogue.fence(key)
-            record = recover_claim(place, key, known_fence=fence, wall=self._clock.wall())
-        return record
+        return read_claim(place) or recover_claim(
+            place, key, known_fence=self._catalogue.fence(key), wall=self._clock.wall()
+        )
 
-    def _record_unlocked(self, key: DocumentKey) -> ClaimRecord | None:
+    def _record_unlocked(self, key: DocumentKey) -> ClaimRecord:
         with named_faults(key):
             place = self._layout.existing(key)
-            return read_claim(place) if place else None
+            return (read_claim(place) if place else None) or ClaimRecord()
 
     def _change_claim(
         self, key: DocumentKey, change: Callable[[ClaimRecord], ClaimRecord | None], *, synced: bool
@@ -241,10 +234,16 @@ class FileBackend(Backend):
         except StoreLockedError:
             return None
 
+    def _end_lease(self, key: DocumentKey, change: Callable[[ClaimRecord], ClaimRecord]) -> None:
+        if self._change_claim(key, change, synced=True) is None:
+            raise StaleFenceError(f"{name_of(key)} is gone")
+
     def _prolonged(self, key: DocumentKey, fence: Fence, *, ttl: float) -> bool:
+        def prolonged(record: ClaimRecord) -> ClaimRecord | None:
+            return record.prolonged(fence, ttl=ttl, at=self._clock.moment())
+
         try:
-            at = self._clock.moment
-            changed = self._change_claim(key, lambda record: record.prolonged(fence, ttl=ttl, at=at()), synced=False)
+            changed = self._change_claim(key, prolonged, synced=False)
         except StoreLockedError:  # not prolonged now, and not lost either
             view = self.claim_of(key)
             return view is not None and (view.claim_id, view.fence) == (fence.claim_id, fence.number)

@@ -69,37 +69,41 @@ class Catalogue:
 
     def listing(self, read: Callable[[IndexRows], Result]) -> Result:
         """What `read` finds in the index once that is in line with the documents."""
-        try:
-            return self._listing(read)
-        except StoreIndexDamagedError:
-            return self._listing(read)
+
+        def brought_in_line(rows: IndexRows) -> Result:
+            self._look_for_new(rows)
+            for mark in rows.marks():
+                self._repair(rows, mark)
+            return read(rows)
+
+        return self._using(brought_in_line)
 
     def fence(self, key: DocumentKey) -> int:
         """The last fence the index saw for a document, or 0."""
-        with self.index.open() as rows:
-            return rows.fence(key)
+        return self._using(lambda rows: rows.fence(key))
 
     def mark(self, key: DocumentKey) -> None:
         """Has a document looked at by the next listing."""
-        with self.index.open() as rows:
-            rows.mark([key], token=secrets.randbits(62))
+        self._using(lambda rows: rows.mark([key], token=secrets.randbits(62)))
 
     def rescan(self) -> None:
         """Reads every document and every row's document again. Costs a read of everything."""
-        with self.index.open() as rows:
-            rows.mark({*self._layout.documents(), *rows.keys()}, token=secrets.randbits(62))
+        everything = set(self._layout.documents())
+        self._using(lambda rows: rows.mark(everything.union(rows.keys()), token=secrets.randbits(62)))
         self.unreadable()
 
     def unreadable(self) -> list[DocumentKey]:
         """Documents that could not be read for the index."""
         return self.listing(lambda rows: [mark.key for mark in rows.marks()])
 
-    def _listing(self, read: Callable[[IndexRows], Result]) -> Result:
-        with self.index.open() as rows:
-            self._look_for_new(rows)
-            for mark in rows.marks():
-                self._repair(rows, mark)
-            return read(rows)
+    def _using(self, use: Callable[[IndexRows], Result]) -> Result:
+        """Tried once more where the index is found damaged: then it has been rebuilt."""
+        try:
+            with self.index.open() as rows:
+                return use(rows)
+        except StoreIndexDamagedError:
+            with self.index.open() as rows:
+                return use(rows)
 
     def now(self) -> Now:
         """Both clocks."""

@@ -43,11 +43,15 @@ def named_faults(key: DocumentKey) -> Iterator[None]:
         raise StoreUnavailableError(f"{name_of(key)}: {error.strerror or error}", todo=todo) from error
 
 
-def try_writing(root: Path) -> None:
-    """Writes and removes a file; an OSError says why documents could not be written."""
+def try_writing(root: Path) -> str | None:
+    """Writes and removes a file; a sentence says why documents cannot be written, if so."""
     probe = root / f"{durable.TEMPORARY_PREFIX}probe-{os.getpid()}"
-    durable.write_file(probe, b"")
-    probe.unlink()
+    try:
+        durable.write_file(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        return f"the jobs folder {root} cannot be written: {error.strerror}"
+    return None
 
 
 def space_problems(root: Path) -> Iterator[str]:

@@ -23,7 +23,7 @@ from ss_pipeline.errors import (
     JobVersionConflictError,
 )
 from ss_pipeline.jobs.documents import is_safe_segment, parse_document, render_document
-from ss_pipeline.jobs.lifecycle import CLAIMABLE_STATUSES, hold_reason
+from ss_pipeline.jobs.lifecycle import is_claimable
 from ss_pipeline.jobs.migrations import Migration, migrate_payload_to_current
 from ss_pipeline.jobs.model import DEFAULT_TENANT, Job, job_from_payload
 from ss_pipeline.store.base import Backend, DocumentKey, Facets, Fence, Listed
@@ -63,10 +63,13 @@ def job_key(job_id: str, tenant_id: str = DEFAULT_TENANT) -> DocumentKey:
 
 def facets_of_job(job: Job) -> Facets:
     """What a job is listed and queued by."""
-    waiting = job.status in CLAIMABLE_STATUSES and hold_reason(job) is None
     not_before = _epoch_seconds(job.parked.until) if job.parked else 0.0
     return Facets(
-        status=job.status, priority=job.priority, created_at=job.created_at, waiting=waiting, not_before=not_before
+        status=job.status,
+        priority=job.priority,
+        created_at=job.created_at,
+        waiting=is_claimable(job),
+        not_before=not_before,
     )
 
 
@@ -173,6 +176,15 @@ class JobStore:
                 return
             after = page[-1].key
             left = None if left is None else left - len(page)
+
+    def relist(self, key: DocumentKey) -> None:
+        """Has a document that another program changed listed as what it is now; its bytes stay as they are.
+
+        One that cannot be understood any more is listed as "corrupted" from then on, and waits for no run.
+        """
+        body = self._read(key)
+        with suppress(DocumentChangedError):  # whoever saved it meanwhile has listed it, too
+            self.backend.replace(key, body, facets_of_body(key, body), expected=body)
 
     def waiting(self, *, per_group: int) -> list[Listed]:
         """Who is next: the first of each tenant and priority class that no claim holds."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ss_pipeline.errors import ClaimAttemptsExhaustedError, ClaimLostError, SSError, StaleFenceError
+from ss_pipeline.errors import ClaimAttemptsExhaustedError, ClaimLostError, SSError
 from ss_pipeline.job_run import ALL_STAGES, JobEnded, JobWorker, Stage, StageDone, WorkParts
 from ss_pipeline.store.base import DocumentKey, Lease
 from ss_pipeline.store.jobs import job_key
@@ -22,6 +22,7 @@ class _Held:
     """The lease of this run, shrunk as jobs are finished or lost."""
 
     lease: Lease
+    begun: set[DocumentKey] = field(default_factory=set)
     lost: set[DocumentKey] = field(default_factory=set)
     done: set[DocumentKey] = field(default_factory=set)
 
@@ -45,7 +46,8 @@ def work_off(
         owner: Who works, for people: `run:<run id>`.
         stages: All five = go on from where the job stands; fewer = make exactly these again.
 
-    A job that another claim holds ends as "skipped" and is not touched.
+    A job that another claim holds, or that this run's claim lost before it was begun, ends as "skipped" and is not
+    touched.
     """
     keys = [job_key(job_id, tenant_id) for job_id in job_ids]
     lease = parts.jobs.backend.lease(keys, claim_id=claim_id, owner=owner, ttl=parts.lease_seconds)
@@ -53,41 +55,36 @@ def work_off(
     held = _Held(lease)
     with _kept_alive(held, parts):
         for key in keys:
-            if key not in lease.fences:
-                yield _skipped(key, parts)
-            else:
+            if key in lease.fences:
                 yield from _work_on(key, held, parts, stages)
-                held.done.add(key)
+            else:
+                yield not_leased(key, parts)
 
 
 def _work_on(
     key: DocumentKey, held: _Held, parts: WorkParts, stages: frozenset[Stage]
 ) -> Iterator[StageDone | JobEnded]:
-    """One job; every SSError becomes its ending."""
+    """One job; every SSError becomes its one ending."""
     worker = JobWorker(parts, key, held.lease.fences[key], owner=held.lease.owner)
     try:
+        if key in held.lost:
+            raise ClaimLostError(f"the lease on job {key.document_id!r} was lost before it was begun")
+        held.begun.add(key)
         reason = worker.open()
-        if reason:
-            yield JobEnded(key.document_id, key.tenant_id, "skipped", "CLAIM_NOT_WANTED", reason)
-        else:
+        if reason is None:
             yield from _all_stages(worker, held.lease.attempts[key], parts, stages)
-        parts.jobs.backend.complete(key, held.lease.fences[key])
-    except (StaleFenceError, ClaimLostError) as error:
-        held.lost.add(key)
-        emit("SS_CLAIM_LOST", level=logging.WARNING, job_id=key.document_id, claim_id=held.lease.claim_id)
-        yield JobEnded(key.document_id, key.tenant_id, "skipped", error.error_code, error.message)
+        ended = worker.finish(reason)
     except SSError as error:
-        yield worker.give_up(error, keep_status=stages != ALL_STAGES)
+        ended = worker.give_up(error, keep_status=stages != ALL_STAGES)
+    held.done.add(key)
+    yield ended
 
 
-def _all_stages(
-    worker: JobWorker, attempt: int, parts: WorkParts, stages: frozenset[Stage]
-) -> Iterator[StageDone | JobEnded]:
+def _all_stages(worker: JobWorker, attempt: int, parts: WorkParts, stages: frozenset[Stage]) -> Iterator[StageDone]:
     if attempt > parts.max_attempts:
         emit("SS_CLAIM_ATTEMPTS_EXHAUSTED", level=logging.ERROR, job_id=worker.job.job_id, attempts=attempt - 1)
         raise ClaimAttemptsExhaustedError(f"{attempt - 1} runs began job {worker.job.job_id!r} and none finished it")
     yield from worker.go_on() if stages == ALL_STAGES else worker.make_again(stages)
-    yield worker.ended()
 
 
 @contextmanager
@@ -120,17 +117,23 @@ def _beat(held: _Held, parts: WorkParts, stop: threading.Event) -> None:
 def _release_unfinished(held: _Held, parts: WorkParts) -> None:
     """Gives back what was not finished; only jobs that were not begun get their attempt refunded."""
     unfinished = held.still_held()
-    for position, key in enumerate(unfinished):
+    for key in unfinished:
         try:
-            parts.jobs.backend.release(key, held.lease.fences[key], refund=position > 0)
+            parts.jobs.backend.release(key, held.lease.fences[key], refund=key not in held.begun)
         except SSError as error:
             emit("SS_CLAIM_LOST", level=logging.WARNING, job_id=key.document_id, code=error.error_code)
     if unfinished:
         emit("SS_CLAIM_RELEASED", job_ids=[key.document_id for key in unfinished], claim_id=held.lease.claim_id)
 
 
-def _skipped(key: DocumentKey, parts: WorkParts) -> JobEnded:
-    holder = parts.jobs.backend.claim_of(key)
-    message = f"claimed elsewhere by {holder.owner}" if holder else "claimed elsewhere"
+def not_leased(key: DocumentKey, parts: WorkParts) -> JobEnded:
+    """A job that could not be leased: another claim has it, or it is not there at all."""
+    try:
+        holder = parts.jobs.backend.claim_of(key)
+        if holder is None:
+            parts.jobs.load(key.document_id, tenant_id=key.tenant_id)
+    except SSError as error:
+        return JobEnded(key.document_id, key.tenant_id, "failed", error.error_code, error.message)
+    message = f"claimed elsewhere by {holder.owner or holder.claim_id}" if holder else "claimed elsewhere"
     emit("SS_CLAIM_SKIPPED", job_id=key.document_id, reason=message)
     return JobEnded(key.document_id, key.tenant_id, "skipped", "CLAIM_ELSEWHERE", message)

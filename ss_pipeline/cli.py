@@ -136,10 +136,9 @@ def list_jobs(
     if json_:
         console.print_json(rows)
         return
-    columns = ["job_id", "tenant_id", "phase", "reason", "created_at", "client_ref"]
-    console.print_table(
-        f"{len(rows)} of {len(found)} jobs", columns, [[row[column] or "" for column in columns] for row in rows]
-    )
+    shown = [(row["job_id"], row["phase"], row["created_at"][5:16], row["requirement"]) for row in rows]
+    columns = ["job_id", "phase", "created", "requirement"]
+    console.print_table(f"{len(rows)} of {len(found)} jobs", columns, shown, one_line=True)
 
 
 @app.command()
@@ -150,7 +149,10 @@ def show(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) ->
     if json_:
         console.print_json(job.as_payload())
         return
-    console.print_fields(job.job_id, _summary(job, parts))
+    console.print_fields(job.job_id, _summary(job))
+    if job.published:
+        report = f"{job.published.folder}/report.html"
+        console.print_list("Report", [parts.artifacts.location(tenant, job_id, report)])
     if job.history:
         rows = [(e.at[:19], e.from_status, e.to_status, e.by, e.reason or "") for e in job.history]
         console.print_table("History", ["at", "from", "to", "by", "reason"], rows)
@@ -292,10 +294,9 @@ def _answers(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def _summary(job: Job, parts: wiring.Parts) -> dict[str, object]:
+def _summary(job: Job) -> dict[str, object]:
     view = phase(job)
     draft = job.draft
-    published = job.published
     return {
         "phase": view.phase,
         "why": view.reason,
@@ -308,9 +309,6 @@ def _summary(job: Job, parts: wiring.Parts) -> dict[str, object]:
         "method": draft.method if draft else None,
         "questions": "\n".join(decision.open_questions(draft).values()) if draft else None,
         "decision": f"{job.decision.action} by {job.decision.by} at {job.decision.at[:19]}" if job.decision else None,
-        "report": parts.artifacts.location(job.tenant_id, job.job_id, f"{published.folder}/report.html")
-        if published
-        else None,
         "version": job.version,
     }
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -43,12 +44,28 @@ def print_error(error: SSError, *, as_json: bool) -> None:
     ERR.print(Panel(text, title=f"[bold red]{error.error_code}", title_align="left", border_style="red", expand=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table; cells are shown as they are, phases in their colour."""
-    table = Table(*columns, title=title, title_justify="left", header_style="bold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, one_line: bool = False
+) -> None:
+    """A table; cells are shown as they are, phases in their colour, and the first column is never cut.
+
+    Args:
+        one_line: Cut the last column to what the terminal has left, instead of folding cells.
+    """
+    cells = [[str(value) for value in row] for row in rows]
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for position, name in enumerate(columns):
+        table.add_column(name, no_wrap=one_line or position == 0, overflow="fold")
+    for row in cells:
+        table.add_row(*map(_cell, _cut_to_terminal(row, cells) if one_line else row))
     OUT.print(table)
+
+
+def _cut_to_terminal(row: list[str], rows: list[list[str]]) -> list[str]:
+    widest = [max(cell_len(other[position]) for other in rows) for position in range(len(row) - 1)]
+    left = max(12, OUT.width - sum(widest) - 3 * len(row) - 1)
+    last = row[-1] if cell_len(row[-1]) <= left else set_cell_size(row[-1], left - 1) + "…"
+    return [*row[:-1], last]
 
 
 def print_list(title: str, lines: Sequence[str]) -> None:
@@ -80,6 +97,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "next": view.next_step,
         "created_at": job.created_at,
         "client_ref": job.client_ref,
+        "requirement": " ".join((job.requirement or "").split()),
     }
 
 

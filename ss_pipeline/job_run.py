@@ -5,6 +5,7 @@ itself are claim_run.py's business. No dagster.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +17,19 @@ from pydantic import BaseModel
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock
 from ss_pipeline.errors import (
+    ArtifactCorruptedError,
     ArtifactNotFoundError,
+    ClaimLostError,
     DraftError,
     InputRefusedError,
     JobNotFoundError,
+    JobVersionConflictError,
     PublicationError,
     SSError,
+    StaleFenceError,
 )
 from ss_pipeline.jobs.inputs import InputsManifest
-from ss_pipeline.jobs.lifecycle import hold_reason, transition
+from ss_pipeline.jobs.lifecycle import hold_reason, is_decided, owes_publication, transition
 from ss_pipeline.jobs.model import ArtifactKind, ArtifactRef, FailureRecord, Job, JobStatus, Publication
 from ss_pipeline.jobs.profiles import PROFILE_PATH, SAMPLE_PATH, DataSample, JobProfile
 from ss_pipeline.llm.base import LLMClient
@@ -123,11 +128,10 @@ class JobWorker:
         Returns:
             Why nothing may be done with it (cancelled, held), or None.
         """
-        job = self._parts.jobs.load(self._key.document_id, tenant_id=self._key.tenant_id)
-        self._job = job
-        if job.status == "failed":
-            self._save(decision.retry(job, by=self._owner, at=self._parts.clock.timestamp()))
-        return "cancelled" if job.status == "cancelled" else hold_reason(job)
+        reason = self._why_not_wanted()
+        if reason is None and self.job.status == "failed":
+            self._save(decision.retry(self.job, by=self._owner, at=self._parts.clock.timestamp()))
+        return reason
 
     def go_on(self) -> Iterator[StageDone]:
         """All stages in turn, as far as the job can go now; finished ones are reported from the store."""
@@ -135,7 +139,7 @@ class JobWorker:
         yield self.job_record()
         yield self.input_profile(again=self.job.status == "created")
         yield self.analysis_draft(again=self.job.status == "created")
-        if decision.is_decided(self.job):
+        if is_decided(self.job):
             yield self.publication()
 
     def make_again(self, stages: frozenset[Stage]) -> Iterator[StageDone]:
@@ -202,8 +206,22 @@ class JobWorker:
         self._commit(publication)
         return self._done(Stage.PUBLICATION, publication, started, reused=False)
 
-    def ended(self) -> JobEnded:
-        """How the job leaves the run if nothing failed."""
+    def finish(self, not_wanted: str | None = None) -> JobEnded:
+        """Ends the job and its lease where nothing failed.
+
+        What was committed stands, even if the lease cannot be given back: then it runs out by itself.
+
+        Args:
+            not_wanted: Why nothing was done with the job, as `open` said.
+        """
+        ended = self._not_wanted(not_wanted) if not_wanted else self._ended_well()
+        try:
+            self._parts.jobs.backend.complete(self._key, self._fence)
+        except SSError as error:
+            self._emit_lost(error)
+        return ended
+
+    def _ended_well(self) -> JobEnded:
         job = self.job
         if decision.awaits_decision(job):
             emit("SS_DECISION_WAITING", job_id=job.job_id)
@@ -215,24 +233,63 @@ class JobWorker:
         """Ends the job after a fault: a passing one gives the claim back, a lasting one fails the job with its reason.
 
         A job that is finished or in review keeps its status, and so does any with `keep_status` (single stages were
-        asked for again, and that was refused or failed); the outcome alone is then "failed".
+        asked for again, and that was refused or failed); the outcome alone is then "failed". A job that another run
+        has by now, or that a person cancelled meanwhile, is left alone. Raises nothing: where the store refuses that,
+        too, its refusal is the outcome, and the lease runs out by itself.
         """
+        try:
+            return self._given_up(error, keep_status=keep_status)
+        except SSError as refusal:
+            try:
+                return self._given_up(refusal, keep_status=True)
+            except SSError as again:
+                return self._outcome("released", again)
+
+    def _given_up(self, error: SSError, *, keep_status: bool) -> JobEnded:
         backend = self._parts.jobs.backend
-        ending: Ending = "released" if error.retryable else "failed"
-        if error.retryable or self._job is None:
-            backend.release(self._key, self._fence, refund=False)
-        else:
-            if not keep_status:
-                self._fail(error)
+        if isinstance(error, StaleFenceError | ClaimLostError):
+            self._emit_lost(error)
+            return self._outcome("skipped", error)
+        if isinstance(error, JobVersionConflictError) and (reason := self._why_not_wanted()):
             backend.complete(self._key, self._fence)
-        return JobEnded(self._key.document_id, self._key.tenant_id, ending, error.error_code, error.message)
+            return self._not_wanted(reason)
+        if error.retryable:
+            backend.release(self._key, self._fence, refund=False)
+            return self._outcome("released", error)
+        if self._job is None:
+            self._parts.jobs.relist(self._key)
+        elif not keep_status:
+            self._fail(error)
+        backend.complete(self._key, self._fence)
+        return self._outcome("failed", error)
 
     def _fail(self, error: SSError) -> None:
-        if self.job.status in {"succeeded", "draft_ready"}:
-            return
         at = self._parts.clock.timestamp()
         failure = FailureRecord(code=error.error_code, message=error.message, at=at, todo=error.todo)
-        self._save(self._moved(self.job.changed(failure=failure), "failed", reason=error.error_code))
+        if owes_publication(self.job):  # its decision is void, or the next claim would only fail again
+            self._save(self.job.changed(failure=failure, decision=None, updated_at=at))
+        elif self.job.status not in {"succeeded", "draft_ready"}:
+            self._save(self._moved(self.job.changed(failure=failure), "failed", reason=error.error_code))
+
+    def _why_not_wanted(self) -> str | None:
+        """Loads the job; why nothing may be done with it, or None."""
+        self._job = self._parts.jobs.load(self._key.document_id, tenant_id=self._key.tenant_id)
+        return "cancelled" if self._job.status == "cancelled" else hold_reason(self._job)
+
+    def _not_wanted(self, reason: str) -> JobEnded:
+        return JobEnded(self._key.document_id, self._key.tenant_id, "skipped", "CLAIM_NOT_WANTED", reason)
+
+    def _outcome(self, ending: Ending, error: SSError) -> JobEnded:
+        return JobEnded(self._key.document_id, self._key.tenant_id, ending, error.error_code, error.message)
+
+    def _emit_lost(self, error: SSError) -> None:
+        emit(
+            "SS_CLAIM_LOST",
+            level=logging.WARNING,
+            job_id=self._key.document_id,
+            claim_id=self._fence.claim_id,
+            code=error.error_code,
+        )
 
     def _store_draft(self, drafted: Job) -> None:
         job = self._with_artifacts(drafted, {PROFILE_PATH: "profile.json", SAMPLE_PATH: "profile.sample"})
@@ -273,7 +330,7 @@ class JobWorker:
             )
 
     def _refuse_undecided(self) -> None:
-        if not decision.is_decided(self.job):
+        if not is_decided(self.job):
             raise PublicationError(
                 f"job {self.job.job_id!r} has no decision on its present draft",
                 code="PUBLICATION_DECISION_MISSING",
@@ -289,9 +346,11 @@ class JobWorker:
         emit("SS_PUBLICATION_COMMITTED", job_id=self.job.job_id, version=publication.version)
 
     def _kept_profile(self) -> JobProfile | None:
+        """The profile of an earlier run, if it and its sample are there and whole."""
         try:
+            self._read(SAMPLE_PATH, DataSample)
             return self._read(PROFILE_PATH, JobProfile)
-        except ArtifactNotFoundError:
+        except (ArtifactNotFoundError, ArtifactCorruptedError):
             return None
 
     def _read(self, path: str, kind: type[Model]) -> Model:

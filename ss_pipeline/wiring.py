@@ -33,6 +33,10 @@ class Parts:
     intake_limits: IntakeLimits
     claim_rules: ClaimRules
 
+    def close(self) -> None:
+        """Lets go of files and connections."""
+        self.jobs.backend.close()
+
 
 def light_parts(settings: Settings) -> Parts:
     """The parts that need neither pandas nor dagster."""

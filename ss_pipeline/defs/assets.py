@@ -16,6 +16,7 @@ from ss_pipeline.defs.metadata import stage_metadata
 from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, partition_key_of
 from ss_pipeline.defs.tags import CLAIM_TAG
 from ss_pipeline.job_run import JobEnded, Stage, StageDone, WorkParts
+from ss_pipeline.stages.publishing.markdown import escape
 from ss_pipeline.store.base import DocumentKey
 from ss_pipeline.store.jobs import job_key
 
@@ -94,13 +95,13 @@ def _materialization(done: StageDone, work: WorkParts) -> dg.AssetMaterializatio
     key = job_key(done.job.job_id, done.job.tenant_id)
     return dg.AssetMaterialization(
         done.stage.value,
-        partition=partition_key_of(work.jobs, key),
+        partition=partition_key_of(key),
         metadata=stage_metadata(done, artifacts=work.artifacts),
     )
 
 
 def _log_checks(context: dg.AssetExecutionContext, done: StageDone, work: WorkParts) -> None:
-    partition = partition_key_of(work.jobs, job_key(done.job.job_id, done.job.tenant_id))
+    partition = partition_key_of(job_key(done.job.job_id, done.job.tenant_id))
     for evaluation in check_evaluations(done, partition=partition, artifacts=work.artifacts):
         context.log_event(evaluation)
 
@@ -111,7 +112,7 @@ def _report(context: dg.AssetExecutionContext, endings: Sequence[JobEnded]) -> N
         context.log.info(" ".join(f"{ended.job_id}: {ended.ending} {ended.code} {ended.message}".split()))
     failed = [ended for ended in endings if ended.ending in {"failed", "released"}]
     if failed:
-        reasons = "\n".join(f"- `{e.job_id}` {e.code}: {e.message}" for e in failed)
+        reasons = "\n".join(f"- {escape(e.job_id)} {escape(e.code)}: {escape(e.message)}" for e in failed)
         raise dg.Failure(
             description=f"{len(failed)} of {len(endings)} jobs failed: " + "; ".join(f"{e.code}" for e in failed),
             metadata={"failed_jobs": dg.MetadataValue.md(reasons), "jobs": len(endings), "failed": len(failed)},

@@ -1,10 +1,13 @@
 """The observable asset `backlog`: who waits, for how long, and why. Unpartitioned; observed from the UI or a tick."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from ss_pipeline.errors import SSError
 from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.stages.publishing.markdown import escape
+from ss_pipeline.store.base import Listed
 from ss_pipeline.wiring import Parts
 
 MOST_ROWS = 200
@@ -35,13 +38,24 @@ def backlog(context: dg.AssetExecutionContext, parts: dg.ResourceParam[Parts]) -
 
 
 def _table(parts: Parts) -> str:
-    lines = ["| job | tenant | priority | waits | phase | why |", "|---|---|---|---|---|---|"]
-    now = parts.clock.now()
-    for listed in parts.jobs.waiting(per_group=MOST_ROWS)[:MOST_ROWS]:
-        job = parts.jobs.load(listed.key.document_id, tenant_id=listed.key.tenant_id)
-        seconds = int((now - datetime.fromisoformat(job.created_at)).total_seconds())
-        view = phase(job)
-        lines.append(
-            f"| {job.job_id} | {job.tenant_id} | {job.priority} | {seconds} s | {view.phase} | {view.reason} |"
-        )
-    return "\n".join(lines) if len(lines) > 2 else "Nothing waits for a run."
+    heading = "| job | tenant | priority | waits | phase | why |\n|---|---|---|---|---|---|\n"
+    lines = [_line(listed, parts) for listed in parts.jobs.waiting(per_group=MOST_ROWS)[:MOST_ROWS]]
+    return heading + "\n".join(lines) if lines else "Nothing waits for a run."
+
+
+def _line(listed: Listed, parts: Parts) -> str:
+    """One waiting job; one that cannot be read is shown with the reason, so that it hides no other."""
+    try:
+        view = phase(parts.jobs.load(listed.key.document_id, tenant_id=listed.key.tenant_id))
+        shown, why = str(view.phase), view.reason
+    except SSError as error:
+        shown, why = "unreadable", error.message
+    waits = f"{_age_seconds(listed.facets.created_at, parts):.0f} s"
+    cells = [listed.key.document_id, listed.key.tenant_id, listed.facets.priority, waits, shown, why]
+    return "| " + " | ".join(escape(cell) for cell in cells) + " |"
+
+
+def _age_seconds(created_at: str, parts: Parts) -> float:
+    """Since when; imported jobs may carry a time without offset, which is UTC, as everywhere in documents."""
+    created = datetime.fromisoformat(created_at)
+    return (parts.clock.now() - (created if created.tzinfo else created.replace(tzinfo=UTC))).total_seconds()

@@ -10,6 +10,7 @@ import dagster as dg
 
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.defs.partitions import JOB_PARTITIONS
+from ss_pipeline.errors import ArtifactError
 from ss_pipeline.job_run import Stage, StageDone
 from ss_pipeline.jobs.drafts import Draft
 from ss_pipeline.jobs.model import Publication
@@ -64,7 +65,10 @@ def _checks(done: StageDone, artifacts: ArtifactStore) -> list[Check]:
         rows = result.primary.rows
         return [Check("profile_has_rows", passed=rows > 0, blocking=True, message=f"{rows} rows")]
     if isinstance(result, Draft):
-        profile = artifacts.read_model(done.job.tenant_id, done.job.job_id, PROFILE_PATH, JobProfile)
+        try:
+            profile = artifacts.read_model(done.job.tenant_id, done.job.job_id, PROFILE_PATH, JobProfile)
+        except ArtifactError as error:
+            return [Check(name, passed=False, blocking=False, message=error.message) for name in _OF_DRAFT]
         return [c for c in checks_before_publishing(done.job, profile) if c.name in _OF_DRAFT]
     if isinstance(result, Publication):
         problems = verify_publication(done.job, result, artifacts=artifacts)

@@ -11,25 +11,30 @@ import dagster as dg
 from pydantic import BaseModel
 
 from ss_pipeline.artifacts.store import ArtifactStore
+from ss_pipeline.errors import ArtifactError
 from ss_pipeline.job_run import Stage, StageDone
 from ss_pipeline.jobs.drafts import Draft
 from ss_pipeline.jobs.inputs import InputsManifest
 from ss_pipeline.jobs.lifecycle import phase
 from ss_pipeline.jobs.model import Job, Publication
 from ss_pipeline.jobs.profiles import SAMPLE_PATH, ColumnProfile, DataSample, JobProfile
+from ss_pipeline.stages.publishing.markdown import escape, quoted
 from ss_pipeline.stages.publishing.plots import overview_png
 
 Model = TypeVar("Model", bound=BaseModel)
 Metadata = Mapping[str, dg.MetadataValue[Any]]
 
 MAX_TABLE_ROWS: Final = 60
-_MARKDOWN_SPECIALS: Final = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>()#+!|~"})
 
 
 def stage_metadata(done: StageDone, *, artifacts: ArtifactStore) -> Metadata:
-    """The metadata of one stage's materialization."""
+    """The metadata of one stage's materialization. A file that cannot be shown does not undo the stage."""
+    try:
+        shown = _OF_STAGE[done.stage](done.result, done.job, artifacts)
+    except ArtifactError as error:
+        shown = {"preview": dg.MetadataValue.text(f"cannot be shown: {error.message}")}
     return {
-        **_OF_STAGE[done.stage](done.result, done.job, artifacts),
+        **shown,
         "phase": dg.MetadataValue.text(phase(done.job, claimed=True).phase),
         "seconds": dg.MetadataValue.float(round(done.seconds, 4)),
         "reused": dg.MetadataValue.bool(done.reused),
@@ -43,7 +48,7 @@ def _submission(result: BaseModel, job: Job, _artifacts: ArtifactStore) -> dict[
         for d in manifest.datasets
     ]
     return {
-        "preview": dg.MetadataValue.md(_quoted(job.requirement or "(no requirement)")),
+        "preview": dg.MetadataValue.md(quoted(job.requirement or "(no requirement)")),
         "inputs": dg.MetadataValue.table(records),
         "fingerprint": dg.MetadataValue.text(job.inputs.fingerprint or "" if job.inputs else ""),
     }
@@ -66,7 +71,7 @@ def _profile(result: BaseModel, job: Job, artifacts: ArtifactStore) -> dict[str,
     profile = _as(result, JobProfile)
     primary = profile.primary
     warnings = [w for d in profile.datasets for w in d.warnings]
-    lines = [f"- **{_plain(w.severity)}** {_plain(w.message)}" for w in warnings[:MAX_TABLE_ROWS]]
+    lines = [f"- **{escape(w.severity)}** {escape(w.message)}" for w in warnings[:MAX_TABLE_ROWS]]
     return {
         "preview": dg.MetadataValue.md("\n".join(lines) or "No warnings."),
         "columns": dg.MetadataValue.table([_column_record(c) for c in primary.columns[:MAX_TABLE_ROWS]]),
@@ -87,7 +92,7 @@ def _draft(result: BaseModel, job: Job, _artifacts: ArtifactStore) -> dict[str, 
         "drafter": dg.MetadataValue.text(draft.drafter or "imported"),
         "revision": dg.MetadataValue.int(draft.revision),
         "decision": dg.MetadataValue.text(decided),
-        "open_questions": dg.MetadataValue.md("\n".join(f"- {_plain(line)}" for line in open_lines) or "None."),
+        "open_questions": dg.MetadataValue.md("\n".join(f"- {escape(line)}" for line in open_lines) or "None."),
     }
 
 
@@ -142,17 +147,8 @@ def _draft_preview(draft: Draft) -> str:
         ("controls", ", ".join(draft.controls)),
         ("method", draft.method),
     ]
-    table = "\n".join(f"| {name} | {_plain(value or '–')} |" for name, value in rows)
-    return f"{_plain(draft.text)}\n\n| role | value |\n|---|---|\n{table}"
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {_plain(line)}" for line in text.splitlines()) or "> "
-
-
-def _plain(text: str) -> str:
-    """User text that Markdown shows as it is: nothing in it becomes a link, an image or HTML."""
-    return " ".join(text.split()).translate(_MARKDOWN_SPECIALS)
+    table = "\n".join(f"| {name} | {escape(value or '–')} |" for name, value in rows)
+    return f"{escape(draft.text)}\n\n| role | value |\n|---|---|\n{table}"
 
 
 def _as(result: BaseModel, kind: type[Model]) -> Model:

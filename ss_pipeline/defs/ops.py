@@ -8,14 +8,22 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from ss_pipeline.claim_run import not_leased
 from ss_pipeline.defs.metadata import stage_metadata
-from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, partition_key_of
-from ss_pipeline.errors import JobNotFoundError, SSError
+from ss_pipeline.defs.partitions import (
+    IN_FLIGHT,
+    JOB_PARTITIONS,
+    job_of_partition,
+    keys_of_run,
+    recorded_partition_key,
+)
+from ss_pipeline.errors import JobDataCorruptedError, JobNotFoundError, SSError
 from ss_pipeline.job_run import JobWorker, StageDone, WorkParts
+from ss_pipeline.jobs.lifecycle import is_claimable, is_decided
 from ss_pipeline.jobs.model import DEFAULT_TENANT, TERMINAL_STATUSES, Job
 from ss_pipeline.stages import decision
-from ss_pipeline.stages.publishing.stage import verify_publication
-from ss_pipeline.store.base import Fence
+from ss_pipeline.stages.publishing.stage import verify_publication, write_current
+from ss_pipeline.store.base import DocumentKey, Fence
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline.wiring import Parts
 
@@ -29,19 +37,21 @@ class OneJob(dg.Config):
 
 @dg.op(description="Leases the job and shows its data files.")
 def ingest(context: dg.OpExecutionContext, config: OneJob, work: dg.ResourceParam[WorkParts]) -> dict[str, Any]:
-    """Leases the job for this run; fails if another claim holds it."""
+    """Leases the job for this run; fails if there is no such job, or if another claim holds it."""
     key = job_key(config.job_id, config.tenant_id)
     claim_id = f"run_{context.run_id}"
     lease = work.jobs.backend.lease([key], claim_id=claim_id, owner=f"run:{context.run_id}", ttl=_ttl(work))
     if key not in lease.fences:
-        raise dg.Failure(description=f"job {config.job_id!r} is claimed elsewhere", allow_retries=False)
+        ended = not_leased(key, work)
+        raise dg.Failure(description=f"{ended.code}: {ended.message}", allow_retries=False)
     ticket = {
         "job_id": config.job_id,
         "tenant_id": config.tenant_id,
         "claim_id": claim_id,
         "fence": lease.fences[key].number,
     }
-    return _step(context, ticket, work, lambda worker: worker.submission())
+    _step(context, ticket, work, lambda worker: worker.submission())
+    return ticket
 
 
 @dg.op(description="Brings the job's document to the current schema.")
@@ -49,7 +59,8 @@ def migrate(
     context: dg.OpExecutionContext, ticket: dict[str, Any], work: dg.ResourceParam[WorkParts]
 ) -> dict[str, Any]:
     """The document is migrated as it is loaded; this step shows it."""
-    return _step(context, ticket, work, lambda worker: worker.job_record())
+    _step(context, ticket, work, lambda worker: worker.job_record())
+    return ticket
 
 
 @dg.op(description="Profiles the data files.")
@@ -57,25 +68,22 @@ def profile(
     context: dg.OpExecutionContext, ticket: dict[str, Any], work: dg.ResourceParam[WorkParts]
 ) -> dict[str, Any]:
     """Profiles the data files in a child process with limits."""
-    return _step(context, ticket, work, lambda worker: worker.input_profile(again=True))
+    _step(context, ticket, work, lambda worker: worker.input_profile(again=True))
+    return ticket
 
 
 @dg.op(description="Drafts the analysis; confirms it by policy where nothing blocks.")
 def draft(context: dg.OpExecutionContext, ticket: dict[str, Any], work: dg.ResourceParam[WorkParts]) -> dict[str, Any]:
     """Drafts a job that has no draft yet; a later one is shown as it is."""
-    return _step(context, ticket, work, lambda worker: worker.analysis_draft(again=worker.job.status == "created"))
+    _step(context, ticket, work, lambda worker: worker.analysis_draft(again=worker.job.status == "created"))
+    return ticket
 
 
 @dg.op(description="Publishes a confirmed draft; one in review waits for a person.")
 def publish(context: dg.OpExecutionContext, ticket: dict[str, Any], work: dg.ResourceParam[WorkParts]) -> str:
     """Publishes, and gives the job back; returns how it left the run."""
-    worker = _worker(ticket, work)
-    if decision.is_decided(worker.job):
-        _step(context, ticket, work, lambda opened: opened.publication())
-        worker = _worker(ticket, work)
-    ended = worker.ended()
-    key = job_key(ticket["job_id"], ticket["tenant_id"])
-    work.jobs.backend.complete(key, Fence(ticket["claim_id"], ticket["fence"]))
+    worker = _step(context, ticket, work, lambda opened: opened.publication() if is_decided(opened.job) else None)
+    ended = worker.finish()
     context.log.info(f"{ended.job_id}: {ended.ending} {ended.message}")
     return ended.ending
 
@@ -127,24 +135,20 @@ def decide(context: dg.OpExecutionContext, config: Decide, parts: dg.ResourcePar
 
 @dg.op(description="Takes the partition keys of finished jobs out of the set; the store keeps the jobs.")
 def retire_partitions(context: dg.OpExecutionContext, parts: dg.ResourceParam[Parts]) -> None:
-    """Never retires a key with a run in flight: deleting it would fail that run."""
-    retired = 0
-    for key in context.instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""):
-        if _is_finished(parts, key) and not _has_run_in_flight(context.instance, key):
-            context.instance.delete_dynamic_partition(JOB_PARTITIONS.name or "", key)
-            retired += 1
-    context.add_output_metadata({"retired": dg.MetadataValue.int(retired)})
+    """Never retires a key that a run in flight needs: deleting it would fail that run."""
+    known = list(context.instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT))
+    needed = {key for run in runs for key in keys_of_run(run.tags, known)}
+    finished = [key for key in known if key not in needed and _is_finished(parts, key)]
+    for key in finished:
+        context.instance.delete_dynamic_partition(JOB_PARTITIONS.name or "", key)
+    context.add_output_metadata({"retired": dg.MetadataValue.int(len(finished))})
 
 
-@dg.op(description="Compares every published file with its manifest.")
+@dg.op(description="Compares every published file with its manifest, and repairs pointers to the current version.")
 def verify_publications(context: dg.OpExecutionContext, work: dg.ResourceParam[WorkParts]) -> None:
-    """Fails if a published file is missing or was changed, naming it."""
-    problems: list[str] = []
-    for row in work.jobs.rows(status="succeeded"):
-        job = work.jobs.load(row.key.document_id, tenant_id=row.key.tenant_id)
-        for publication in job.publications:
-            found = verify_publication(job, publication, artifacts=work.artifacts)
-            problems.extend(f"{job.job_id} v{publication.version}: {problem}" for problem in found)
+    """Fails if a published file is missing or was changed, or a job cannot be read, naming it."""
+    problems = [problem for row in work.jobs.rows(status="succeeded") for problem in _problems(row.key, work)]
     context.add_output_metadata({"problems": dg.MetadataValue.int(len(problems))})
     if problems:
         raise dg.Failure(description="; ".join(problems[:20]), allow_retries=False)
@@ -178,28 +182,25 @@ def _step(
     context: dg.OpExecutionContext,
     ticket: dict[str, Any],
     work: WorkParts,
-    stage: Callable[[JobWorker], StageDone],
-) -> dict[str, Any]:
+    stage: Callable[[JobWorker], StageDone | None],
+) -> JobWorker:
     """One stage under the ticket's fence; a fault fails the job with its reason and the run with it."""
-    worker = _worker(ticket, work)
-    try:
-        done = stage(worker)
-    except SSError as error:
-        ended = worker.give_up(error)
-        raise dg.Failure(description=f"{ended.code}: {ended.message}", allow_retries=False) from error
-    partition = partition_key_of(work.jobs, job_key(done.job.job_id, done.job.tenant_id))
-    metadata = stage_metadata(done, artifacts=work.artifacts)
-    context.log_event(dg.AssetMaterialization(done.stage.value, partition=partition, metadata=metadata))
-    return ticket
-
-
-def _worker(ticket: dict[str, Any], work: WorkParts) -> JobWorker:
     key = job_key(ticket["job_id"], ticket["tenant_id"])
     fence = Fence(ticket["claim_id"], ticket["fence"])
     worker = JobWorker(work, key, fence, owner=ticket["claim_id"].replace("run_", "run:", 1))
-    reason = worker.open()
+    try:
+        reason = worker.open()
+        done = stage(worker) if reason is None else None
+    except SSError as error:
+        ended = worker.give_up(error)
+        raise dg.Failure(description=f"{ended.code}: {ended.message}", allow_retries=False) from error
     if reason:
+        worker.finish(reason)
         raise dg.Failure(description=f"job {ticket['job_id']!r} is not to be worked on: {reason}", allow_retries=False)
+    if done:
+        partition = recorded_partition_key(work.jobs, key)
+        metadata = stage_metadata(done, artifacts=work.artifacts)
+        context.log_event(dg.AssetMaterialization(done.stage.value, partition=partition, metadata=metadata))
     return worker
 
 
@@ -216,15 +217,26 @@ def _decided(job: Job, config: Decide, parts: Parts) -> Job:
 
 
 def _is_finished(parts: Parts, partition_key: str) -> bool:
-    key = job_of_partition(parts.jobs, partition_key)
+    """Whether no run will want the job; one that cannot be read stays, for people to see."""
     try:
-        return parts.jobs.load(key.document_id, tenant_id=key.tenant_id).status in TERMINAL_STATUSES
+        key = job_of_partition(parts.jobs, partition_key)
+        job = parts.jobs.load(key.document_id, tenant_id=key.tenant_id)
     except JobNotFoundError:
         return True
+    except JobDataCorruptedError:
+        return False
+    return job.status in TERMINAL_STATUSES and not is_claimable(job)
 
 
-def _has_run_in_flight(instance: dg.DagsterInstance, partition_key: str) -> bool:
-    active = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    filters = dg.RunsFilter(statuses=active, tags={"dagster/partition": partition_key})
-    ranges = dg.RunsFilter(statuses=active, tags={"dagster/asset_partition_range_start": partition_key})
-    return bool(instance.get_runs_count(filters) or instance.get_runs_count(ranges))
+def _problems(key: DocumentKey, work: WorkParts) -> list[str]:
+    """What is wrong with a job's published files; its pointer to the current version is repaired."""
+    try:
+        job = work.jobs.load(key.document_id, tenant_id=key.tenant_id)
+        write_current(job, artifacts=work.artifacts)
+        return [
+            f"{job.job_id} v{publication.version}: {problem}"
+            for publication in job.publications
+            for problem in verify_publication(job, publication, artifacts=work.artifacts)
+        ]
+    except SSError as error:
+        return [f"{key.document_id}: {error.error_code}: {error.message}"]

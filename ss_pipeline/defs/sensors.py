@@ -4,30 +4,31 @@
 confirmed, publishing), `failed_run_sensor` gives back what a run that never began had reserved.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import dagster as dg
 
 from ss_pipeline.defs.jobs import process_jobs
-from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, partition_key_of
+from ss_pipeline.defs.partitions import (
+    IN_FLIGHT,
+    JOB_PARTITIONS,
+    job_of_partition,
+    keys_of_run,
+    partition_key_of,
+    recorded_partition_key,
+)
 from ss_pipeline.defs.tags import CLAIM_TAG, PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG, TENANT_TAG
+from ss_pipeline.errors import SSError
 from ss_pipeline.settings import Settings
-from ss_pipeline.stages.claiming import Claim, make_claims
+from ss_pipeline.stages.claiming import Claim, free_claims, make_claims
 from ss_pipeline.stages.intake.stage import take_in
 from ss_pipeline.store.base import DocumentKey
-from ss_pipeline.store.jobs import job_key
+from ss_pipeline.store.jobs import JobStore, job_key
 from ss_pipeline.wiring import Parts
 
 SPARE_RUNS = 2
 """Runs queued beyond the slots, so that a slot never waits for a tick; more would make the order stale."""
-
-_IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
@@ -65,19 +66,18 @@ def _claim_sensor(settings: Settings) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def claim_sensor(context: dg.SensorEvaluationContext, parts: dg.ResourceParam[Parts]) -> dg.SensorResult:
-        in_flight = context.instance.get_runs_count(dg.RunsFilter(job_name=process_jobs.name, statuses=_IN_FLIGHT))
-        room = parts.settings.claim_slots + SPARE_RUNS - in_flight
+        in_flight = context.instance.get_runs(dg.RunsFilter(job_name=process_jobs.name, statuses=IN_FLIGHT))
+        room = parts.settings.claim_slots + SPARE_RUNS - len(in_flight)
         known = set(context.instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
 
         def is_new(key: DocumentKey) -> bool:
-            return partition_key_of(parts.jobs, key) not in known
+            return partition_key_of(key) not in known
 
-        claims = make_claims(parts.jobs, room=room, rules=parts.claim_rules, shareable=is_new)
+        busy = Counter(run.tags.get(TENANT_TAG, "") for run in in_flight)
+        claims = make_claims(parts.jobs, room=room, rules=parts.claim_rules, shareable=is_new, busy=busy)
         if not claims:
-            return dg.SensorResult(skip_reason=f"nothing waits, or no room ({in_flight} runs in flight)")
-        keys = [
-            [partition_key_of(parts.jobs, job_key(id_, claim.tenant_id)) for id_ in claim.job_ids] for claim in claims
-        ]
+            return dg.SensorResult(skip_reason=f"nothing waits, or no room ({len(in_flight)} runs in flight)")
+        keys = _recorded_keys(parts.jobs, claims)
         new = [key for group in keys for key in group if key not in known]
         return dg.SensorResult(
             run_requests=[_run_request(claim, group) for claim, group in zip(claims, keys, strict=True)],
@@ -85,6 +85,17 @@ def _claim_sensor(settings: Settings) -> dg.SensorDefinition:
         )
 
     return claim_sensor
+
+
+def _recorded_keys(jobs: JobStore, claims: Sequence[Claim]) -> list[list[str]]:
+    """The partition keys of each claim; where they cannot be recorded there will be no run, so the jobs are freed."""
+    try:
+        return [
+            [recorded_partition_key(jobs, job_key(id_, claim.tenant_id)) for id_ in claim.job_ids] for claim in claims
+        ]
+    except SSError:
+        free_claims(jobs, claims)
+        raise
 
 
 def _run_request(claim: Claim, keys: Sequence[str]) -> dg.RunRequest:
@@ -106,17 +117,6 @@ def failed_run_sensor(context: dg.RunFailureSensorContext, parts: dg.ResourcePar
     claim_id = tags.get(CLAIM_TAG)
     if claim_id is None:
         return
-    partitions = _partitions_of(tags, context.instance)
-    keys = [job_of_partition(parts.jobs, key) for key in partitions]
+    known = list(context.instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
+    keys = [job_of_partition(parts.jobs, key) for key in keys_of_run(tags, known)]
     parts.jobs.backend.cancel_reservation(keys, claim_id=claim_id)
-
-
-def _partitions_of(tags: dict[str, str] | object, instance: dg.DagsterInstance) -> list[str]:
-    named = dict(tags) if isinstance(tags, dict) else {}
-    if "dagster/partition" in named:
-        return [named["dagster/partition"]]
-    known = list(instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
-    start, end = named.get(RANGE_START_TAG), named.get(RANGE_END_TAG)
-    if start not in known or end not in known:
-        return []
-    return known[known.index(start) : known.index(end) + 1]

@@ -11,6 +11,9 @@ TENANT_TAG: Final = "ss/tenant"
 PRIORITY_TAG: Final = "dagster/priority"
 """Read by the run queue: higher first."""
 
+PARTITION_TAG: Final = "dagster/partition"
+"""The partition key of a run of one job."""
+
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 """The contiguous range of partition keys of a claim of several jobs."""

@@ -89,6 +89,24 @@ def hold_reason(job: Job) -> str | None:
     return None
 
 
+def is_decided(job: Job) -> bool:
+    """Whether the job's present draft has an approving decision."""
+    if job.draft is None or job.decision is None or job.decision.action == "send_back":
+        return False
+    return job.decision.draft_sha256 == job.draft.sha256
+
+
+def owes_publication(job: Job) -> bool:
+    """Whether a published job has a newer draft that is decided on and not published yet."""
+    newest = job.published.draft_sha256 if job.published else None
+    return job.status == "succeeded" and is_decided(job) and job.draft is not None and job.draft.sha256 != newest
+
+
+def is_claimable(job: Job) -> bool:
+    """Whether a run has something to do for the job, if no claim holds it."""
+    return (job.status in CLAIMABLE_STATUSES or owes_publication(job)) and hold_reason(job) is None
+
+
 def history_is_intact(job: Job) -> bool:
     """Whether every history entry hashes to what it says and follows the one before."""
     prev = ""
@@ -115,7 +133,6 @@ def phase(job: Job, *, claimed: bool = False) -> PhaseView:
 def _phase_of_status(job: Job, *, claimed: bool) -> PhaseView:
     if job.status == "created" and claimed:
         return PhaseView("drafting", "a run works on it", "a draft")
-    version = f"version {job.published.version}" if job.published else "published elsewhere"
     publishing = PhaseView("publishing", "the draft is confirmed", "the report is published")
     views: dict[JobStatus, PhaseView] = {
         "created": PhaseView("waiting", "no run has claimed it yet", "a run claims it"),
@@ -123,11 +140,25 @@ def _phase_of_status(job: Job, *, claimed: bool) -> PhaseView:
         "confirmed": publishing,
         "queued": publishing,
         "running": publishing,
-        "succeeded": PhaseView("published", version, "nothing: it is done"),
+        "succeeded": _phase_of_finished(job),
         "failed": PhaseView("failed", "no reason was recorded", f"requeue it: ss-pipeline retry {job.job_id}"),
         "cancelled": PhaseView("cancelled", "a person cancelled it", "nothing: it is done"),
     }
     return views[job.status]
+
+
+def _phase_of_finished(job: Job) -> PhaseView:
+    """Published; a newer draft than the published one is named with what it waits for."""
+    if job.published is None:
+        return PhaseView("published", "published elsewhere", "nothing: it is done")
+    version = f"version {job.published.version}"
+    if job.draft is None or job.draft.sha256 == job.published.draft_sha256:
+        return PhaseView("published", version, "nothing: it is done")
+    if is_decided(job):
+        return PhaseView("published", f"{version}; a new revision is confirmed", "a run publishes the new revision")
+    failed = f" (publishing it failed: {job.failure.message})" if job.failure else ""
+    reason = f"{version}; a new revision waits for a decision{failed}"
+    return PhaseView("published", reason, f"decide: ss-pipeline confirm {job.job_id}")
 
 
 def _review_reason(job: Job) -> str:

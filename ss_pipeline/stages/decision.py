@@ -9,7 +9,7 @@ from typing import Literal
 
 from ss_pipeline.errors import DecisionError
 from ss_pipeline.jobs.drafts import Draft, OpenUnknown, Stage1Question
-from ss_pipeline.jobs.lifecycle import transition
+from ss_pipeline.jobs.lifecycle import is_decided, transition
 from ss_pipeline.jobs.model import Decision, Job
 
 AUTO_POLICY = "policy:auto"
@@ -84,13 +84,6 @@ def awaits_decision(job: Job) -> bool:
     if job.status == "draft_ready":
         return True
     return job.status == "succeeded" and job.draft is not None and not is_decided(job)
-
-
-def is_decided(job: Job) -> bool:
-    """Whether the job's present draft has an approving decision."""
-    if job.draft is None or job.decision is None or job.decision.action == "send_back":
-        return False
-    return job.decision.draft_sha256 == job.draft.sha256
 
 
 def open_questions(draft: Draft) -> dict[str, str]:

@@ -182,8 +182,8 @@ class JobStore:
 
         One that cannot be understood any more is listed as "corrupted" from then on, and waits for no run.
         """
-        body = self._read(key)
-        with suppress(DocumentChangedError):  # whoever saved it meanwhile has listed it, too
+        with suppress(JobNotFoundError, DocumentChangedError):  # whoever changed it meanwhile has listed it, too
+            body = self._read(key)
             self.backend.replace(key, body, facets_of_body(key, body), expected=body)
 
     def waiting(self, *, per_group: int) -> list[Listed]:

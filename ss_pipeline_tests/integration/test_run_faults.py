@@ -1,4 +1,4 @@
-"""What goes wrong around a run: leases lost, disks full, jobs cancelled, documents damaged while a claim is worked off."""
+"""What goes wrong around a run: leases lost, disks full, jobs cancelled, documents damaged meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from ss_pipeline.errors import ArtifactUnavailableError, DraftError, StoreUnavai
 from ss_pipeline.job_run import JobEnded, Stage, StageDone
 from ss_pipeline.jobs.drafts import DraftAnswer
 from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.jobs.model import Job
 from ss_pipeline.jobs.profiles import PROFILE_PATH, SAMPLE_PATH
 from ss_pipeline.llm.base import DraftRequest, LLMClient
 from ss_pipeline.stages import decision
@@ -89,6 +90,14 @@ def disk() -> _FullDisk:
 def on_disk(tmp_path: Path, disk: _FullDisk) -> Pipeline:
     parts = replace(a_pipeline(tmp_path).parts, jobs=JobStore(disk))
     return Pipeline(parts, wiring.work_parts(parts))
+
+
+def _always(_key: DocumentKey) -> bool:
+    return True
+
+
+def _never(_key: DocumentKey) -> bool:
+    return False
 
 
 def _two_jobs(pipeline: Pipeline) -> tuple[str, str]:
@@ -202,7 +211,7 @@ def test_a_heartbeat_that_fails_once_is_beaten_again(on_disk: Pipeline, disk: _F
             raise StoreUnavailableError("no space left on device")
         return [job_key(job_id)]
 
-    disk.heartbeat = heartbeat_fails_once  # type: ignore[method-assign,assignment]
+    disk.heartbeat = heartbeat_fails_once  # type: ignore[method-assign]
     quick = replace(on_disk, work=replace(on_disk.work, heartbeat_seconds=0.02))
     _, ended = quick.with_client(_Meanwhile(lambda: time.sleep(0.3))).run(job_id)
     assert ended[job_id].ending == "published"
@@ -227,13 +236,11 @@ def test_a_job_whose_document_is_damaged_is_claimed_once_and_not_for_ever(pipeli
     document = next(pipeline.parts.settings.jobs_path().rglob(f"{damaged}/job.json"))
     document.write_bytes(b"{")
     for _ in range(2):
-        for claim in make_claims(
-            pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=lambda key: False
-        ):
+        for claim in make_claims(pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=_never):
             _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
             if damaged in ended:
                 assert (ended[damaged].ending, ended[damaged].code) == ("failed", "JOB_DATA_CORRUPTED")
-    assert not make_claims(pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=lambda key: False)
+    assert not make_claims(pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=_never)
     assert document.read_bytes() == b"{"
     assert pipeline.job(other).status == "succeeded"
 
@@ -305,17 +312,17 @@ def test_a_confirmed_new_revision_is_published_by_the_next_claim_and_only_once(t
     pipeline = a_pipeline(tmp_path, review_policy="always")
     job_id = _redrafted(pipeline)
     rules = pipeline.parts.claim_rules
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=lambda key: True)
+    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
     at = pipeline.parts.clock.timestamp()
     pipeline.parts.jobs.update(job_id, lambda job: decision.confirm(job, by="bob", at=at))
     assert "new revision" in phase(pipeline.job(job_id)).reason
-    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=lambda key: True)
+    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
     _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
     assert ended[job_id].ending == "published"
     job = pipeline.job(job_id)
     assert [p.version for p in job.publications] == [1, 2]
     assert phase(job).next_step == "nothing: it is done"
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=lambda key: True)
+    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
 
 
 def test_a_new_revision_that_cannot_be_published_goes_back_to_its_decision_and_is_not_claimed_for_ever(
@@ -325,19 +332,18 @@ def test_a_new_revision_that_cannot_be_published_goes_back_to_its_decision_and_i
     job_id = _redrafted(pipeline)
     at = pipeline.parts.clock.timestamp()
 
-    def confirmed_with_a_fault(job: object) -> object:
-        stored = pipeline.job(job_id)
+    def confirmed_with_a_fault(stored: Job) -> Job:
         assert stored.draft is not None
         broken = stored.changed(draft=stored.draft.model_copy(update={"outcome_var": "horoscope"}))
         return decision.confirm(broken, by="bob", at=at)
 
-    pipeline.parts.jobs.update(job_id, confirmed_with_a_fault)  # type: ignore[arg-type]
+    pipeline.parts.jobs.update(job_id, confirmed_with_a_fault)
     rules = pipeline.parts.claim_rules
-    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=lambda key: True)
+    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
     _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
     assert (ended[job_id].ending, ended[job_id].code) == ("failed", "PUBLICATION_CHECK_FAILED")
     job = pipeline.job(job_id)
     assert (job.status, len(job.publications)) == ("succeeded", 1)
     assert job.failure is not None
     assert "horoscope" in phase(job).reason
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=lambda key: True)
+    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from ss_pipeline.definitions import build_definitions
-from ss_pipeline.defs.partitions import job_of_partition, partition_key_of
+from ss_pipeline.defs.partitions import job_of_partition, recorded_partition_key
 from ss_pipeline.defs.tags import CLAIM_TAG, RANGE_END_TAG, RANGE_START_TAG
 from ss_pipeline.stages import decision
 from ss_pipeline.store.jobs import job_key
@@ -224,7 +224,7 @@ def test_jobs_of_other_tenants_have_a_partition_of_their_own(
 @pytest.mark.parametrize("job_id", ["[a...b]", "a,b", "Job 1", "alias_x", "任务"])
 def test_imported_ids_that_dagster_would_misread_get_an_alias(pipeline: Pipeline, job_id: str) -> None:
     key = job_key(job_id)
-    alias = partition_key_of(pipeline.parts.jobs, key)
+    alias = recorded_partition_key(pipeline.parts.jobs, key)
     assert alias.startswith("alias_")
     assert job_of_partition(pipeline.parts.jobs, alias) == key
 
@@ -299,4 +299,6 @@ def test_the_backlog_says_who_waits_and_why(
     observation = record.asset_observation
     assert observation is not None
     assert observation.metadata["waiting"].value == 1
-    assert key in str(observation.metadata["who_waits"].value)
+    shown = str(observation.metadata["who_waits"].value).replace("\\", "")
+    assert f"| {key} | default | 0 |" in shown
+    assert "no run has claimed it yet" in shown

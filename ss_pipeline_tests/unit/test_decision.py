@@ -6,7 +6,7 @@ import pytest
 
 from ss_pipeline.errors import DecisionError, JobIllegalTransitionError
 from ss_pipeline.jobs.drafts import Draft
-from ss_pipeline.jobs.lifecycle import history_is_intact, transition
+from ss_pipeline.jobs.lifecycle import history_is_intact, is_decided, transition
 from ss_pipeline.jobs.model import Job
 from ss_pipeline.stages import decision
 from ss_pipeline_tests.builders import CREATED_AT, a_job
@@ -40,7 +40,7 @@ def _in_review(draft: Draft) -> Job:
 def test_a_draft_in_which_nothing_blocks_is_confirmed_by_policy() -> None:
     job = decision.decide_by_policy(_in_review(_draft()), policy="auto", at=AT)
     assert (job.status, job.decision and job.decision.by) == ("confirmed", decision.AUTO_POLICY)
-    assert decision.is_decided(job)
+    assert is_decided(job)
     assert history_is_intact(job)
 
 
@@ -117,13 +117,13 @@ def test_a_job_that_awaits_no_decision_cannot_be_confirmed() -> None:
 
 def test_a_draft_changed_after_its_decision_is_undecided() -> None:
     job = decision.confirm(_in_review(_draft()), by="ann", at=AT)
-    assert not decision.is_decided(job.changed(draft=_draft(text="Another text.")))
+    assert not is_decided(job.changed(draft=_draft(text="Another text.")))
 
 
 def test_a_sent_back_draft_is_drafted_again() -> None:
     job = decision.send_back(_in_review(_draft()), by="ann", at=AT, note="use logs")
     assert job.status == "created"
-    assert not decision.is_decided(job)
+    assert not is_decided(job)
     with pytest.raises(DecisionError):
         decision.send_back(job, by="ann", at=AT, note="again")
 

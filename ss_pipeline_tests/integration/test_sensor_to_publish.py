@@ -6,9 +6,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from ss_pipeline.definitions import build_definitions
-from ss_pipeline.defs.partitions import job_of_partition, recorded_partition_key
+from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, recorded_partition_key
 from ss_pipeline.defs.tags import CLAIM_TAG, RANGE_END_TAG, RANGE_START_TAG
 from ss_pipeline.stages import decision
 from ss_pipeline.store.jobs import job_key
@@ -58,6 +59,13 @@ def _launch(
 
 def _materialized(instance: dg.DagsterInstance, asset: str) -> set[str]:
     return set(instance.get_materialized_partitions(dg.AssetKey(asset)))
+
+
+def _failed(instance: dg.DagsterInstance, asset: str) -> set[str]:
+    """The partitions that the UI shows as failed."""
+    status = get_and_update_asset_status_cache_value(instance, dg.AssetKey(asset), JOB_PARTITIONS)
+    assert status is not None
+    return set(status.deserialize_failed_partition_subsets(JOB_PARTITIONS).get_partition_keys())
 
 
 @pytest.mark.seed("S1.3.3")
@@ -121,6 +129,8 @@ def test_a_claim_of_twenty_with_two_broken_jobs_fails_exactly_two_partitions(
     assert not result.success
     broken = {keys[4], keys[17]}
     assert _materialized(instance, "publication") == set(keys) - broken
+    assert _failed(instance, "publication") == broken
+    assert _failed(instance, "submission") == set()
     for key in keys:
         job = pipeline.job(key)
         assert job.status == ("failed" if key in broken else "succeeded")

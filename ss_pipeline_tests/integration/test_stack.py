@@ -31,6 +31,9 @@ PATIENCE = 3 if os.environ.get("PYTEST_XDIST_WORKER") else 1
 """Other tests share the two cores; the promise itself is for a machine of one's own."""
 
 
+PAGE_MS = 60_000 * PATIENCE
+
+
 @dataclass(frozen=True)
 class Stack:
     """A running stack: its UI, its pipeline, and one job that it published by itself."""
@@ -74,11 +77,11 @@ def test_a_submission_is_published_without_a_click(stack: Stack) -> None:
 def test_the_partition_pages_are_green_with_preview_table_and_plot(stack: Stack, page: Page, tmp_path: Path) -> None:
     for asset in ASSETS:
         page.goto(f"{stack.url}/assets/{asset}?view=partitions&partition={stack.job.job_id}")
-        expect(page.get_by_text("Materialized", exact=True).first).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("Materialized", exact=True).first).to_be_visible(timeout=PAGE_MS)
         expect(page.get_by_text("Failed (0)")).to_be_visible()
         page.screenshot(path=tmp_path / f"{asset}.png")
     page.goto(f"{stack.url}/assets/input_profile?view=partitions&partition={stack.job.job_id}")
-    expect(page.get_by_role("cell", name="educ", exact=True)).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("cell", name="educ", exact=True)).to_be_visible(timeout=PAGE_MS)
     expect(page.get_by_text("preview", exact=True)).to_be_visible()
     row = page.get_by_role("row").filter(has_text=re.compile("^plot"))
     row.get_by_text("[Show Markdown]").click()
@@ -89,22 +92,23 @@ def test_the_partition_pages_are_green_with_preview_table_and_plot(stack: Stack,
 
 def test_one_asset_of_one_job_is_made_again_from_the_ui(stack: Stack, page: Page) -> None:
     page.goto(f"{stack.url}/assets/input_profile?view=partitions&partition={stack.job.job_id}")
-    expect(page.get_by_text("View all historical events (1)")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("View all historical events (1)")).to_be_visible(timeout=PAGE_MS)
     page.get_by_text("Materialize…").first.click()
     page.get_by_role("button", name="Launch 1 run").click()
+    expect(page.get_by_role("button", name="Launch 1 run")).to_be_hidden(timeout=PAGE_MS)
 
     def is_there_twice() -> bool:
         page.reload()
-        page.get_by_text("View all historical events (").wait_for(timeout=60_000)
+        page.get_by_text("View all historical events (").wait_for()
         return page.get_by_text("View all historical events (2)").is_visible()
 
-    _wait_for(is_there_twice, 90)
+    _wait_for(is_there_twice, 90 * PATIENCE)
     assert stack.pipeline.job(stack.job.job_id).publications == stack.job.publications
 
 
 def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> None:
     job_id = stack.pipeline.a_job("ambiguous", requirement="Please tell us something interesting about this.")
-    _wait_for(lambda: stack.pipeline.job(job_id).status == "draft_ready", 90)
+    _wait_for(lambda: stack.pipeline.job(job_id).status == "draft_ready", 90 * PATIENCE)
     data = str(stack.pipeline.parts.settings.data_dir)
     answers = ["--answer", "outcome_var=wage", "--answer", "treatment_var=educ"]
     printed = subprocess.run(
@@ -114,13 +118,15 @@ def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> No
         check=True,
     )
     assert json.loads(printed.stdout)["status"] == "confirmed"
-    _wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90)
+    _wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90 * PATIENCE)
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
     with a_browser() as browser:
-        yield browser.new_page(viewport={"width": 1500, "height": 1000})
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(PAGE_MS)
+        yield page
 
 
 def _wait_for(condition: object, seconds: float) -> None:

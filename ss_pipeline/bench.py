@@ -20,8 +20,14 @@ from pathlib import Path
 from ss_pipeline import wiring
 from ss_pipeline.claim_run import work_off
 from ss_pipeline.console import OUT, print_table
-from ss_pipeline.local_stack import StackHome, check_alive, daemon_command, find_project, running
-from ss_pipeline.settings import load_settings
+from ss_pipeline.local_stack import (
+    StackHome,
+    check_alive,
+    daemon_command,
+    find_project,
+    isolated_settings,
+    running,
+)
 from ss_pipeline.stages.intake.stage import take_in
 
 
@@ -106,14 +112,15 @@ def _one_run(data: Path, jobs: int) -> None:
 def _whole_stack(data: Path, jobs: int) -> None:
     parts = _parts(data)
     home = StackHome(project=find_project(), dagster_home=data / "dagster", data=data)
-    with running(home, daemon_command(home), SS_CLAIM_MAX_JOBS="1", SS_INBOX_QUIET_SECONDS="0") as process:
+    command, settings = daemon_command(home), {"SS_CLAIM_MAX_JOBS": "1", "SS_INBOX_QUIET_SECONDS": "0"}
+    with running(home, command, isolated=True, environment=settings) as process:
         while len(list(parts.jobs.rows(status="succeeded"))) < jobs:
             check_alive(process, home)
             time.sleep(0.2)
 
 
 def _parts(data: Path) -> wiring.Parts:
-    return wiring.light_parts(load_settings(data_dir=data, inbox_quiet_seconds=0.0, claim_max_jobs=1))
+    return wiring.light_parts(isolated_settings(data, inbox_quiet_seconds=0.0, claim_max_jobs=1))
 
 
 def _taken(parts: wiring.Parts, jobs: int) -> list[str]:

@@ -17,11 +17,13 @@ from ss_pipeline import console, demo, doctor, local_stack, wiring
 from ss_pipeline.errors import SSError, SubmissionRefusedError
 from ss_pipeline.jobs.lifecycle import adopt as adopted
 from ss_pipeline.jobs.lifecycle import phase
-from ss_pipeline.jobs.model import DEFAULT_TENANT, Job
+from ss_pipeline.jobs.model import DEFAULT_TENANT, JOB_STATUSES, Job
 from ss_pipeline.jobs.requests import parse_request
 from ss_pipeline.settings import load_settings
 from ss_pipeline.stages import decision
+from ss_pipeline.stages.claiming import in_turn
 from ss_pipeline.stages.intake.stage import submit as hand_in
+from ss_pipeline.store.base import DocumentKey, Listed
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline.telemetry.json_logs import log_to_stderr
 
@@ -37,6 +39,9 @@ Tenant = Annotated[str, typer.Option("--tenant", help="Whose job.")]
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
 By = Annotated[str | None, typer.Option("--by", help="Who decides; default: your login name.")]
 Note = Annotated[str | None, typer.Option("--note", help="A note kept with the decision.")]
+
+
+LISTED_STATUSES = (*JOB_STATUSES, "corrupted")
 
 
 def main() -> None:
@@ -70,7 +75,13 @@ def up(port: Annotated[int, typer.Option(help="Port of the UI on loopback.")] = 
     home = local_stack.StackHome(
         project=project, dagster_home=settings.data_dir.absolute() / "dagster", data=settings.data_dir.absolute()
     )
-    with local_stack.running(home, local_stack.development_command(home, port=port)) as process:
+    local_stack.check_port_free(port)
+    places = {  # relative ones are relative to here, not to the project, where the stack runs
+        "SS_INBOX_DIR": str(settings.inbox_path()),
+        "SS_JOBS_DIR": str(settings.jobs_path()),
+        "SS_ARTIFACTS_URL": settings.artifacts_location(),
+    }
+    with local_stack.running(home, local_stack.development_command(home, port=port), environment=places) as process:
         url = f"http://{local_stack.LOOPBACK}:{port}"
         local_stack.wait_for_page(f"{url}/server_info", process=process, home=home, seconds=90)
         console.print_fields(
@@ -130,9 +141,11 @@ def list_jobs(
 ) -> None:
     """List jobs with their phase and what comes next, newest first."""
     parts = _parts()
+    if status and status not in LISTED_STATUSES:
+        raise typer.BadParameter(f"--status is one of {', '.join(LISTED_STATUSES)}")
     found = list(parts.jobs.rows(tenant_id=tenant, status=status))
     newest = sorted(found, key=lambda row: row.facets.created_at, reverse=True)[:limit]
-    rows = [console.job_row(parts.jobs.load(r.key.document_id, tenant_id=r.key.tenant_id)) for r in newest]
+    rows = [_listed_row(listed, parts) for listed in newest]
     if json_:
         console.print_json(rows)
         return
@@ -149,7 +162,7 @@ def show(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) ->
     if json_:
         console.print_json(job.as_payload())
         return
-    console.print_fields(job.job_id, _summary(job))
+    console.print_fields(job.job_id, _summary(job, claimed=_is_worked_on(job_key(job_id, tenant), parts)))
     if job.published:
         report = f"{job.published.folder}/report.html"
         console.print_list("Report", [parts.artifacts.location(tenant, job_id, report)])
@@ -164,13 +177,14 @@ def why(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> 
     parts = _parts()
     job = parts.jobs.load(job_id, tenant_id=tenant)
     claim = parts.jobs.backend.claim_of(job_key(job_id, tenant))
-    view = phase(job, claimed=claim is not None)
+    view = phase(job, claimed=claim is not None and claim.state == "leased")
+    holder = claim and (claim.owner or claim.claim_id)
     fields: dict[str, Any] = {
         "phase": view.phase,
         "status": job.status,
         "why": view.reason,
         "next": view.next_step,
-        "held by": f"{claim.owner} ({claim.state}, {claim.expires_in:.0f} s left)" if claim else None,
+        "held by": f"{holder} ({claim.state}, {claim.expires_in:.0f} s left)" if claim else None,
         "attempts": parts.jobs.backend.attempts_of(job_key(job_id, tenant)),
         "position": _position(job, parts),
     }
@@ -192,7 +206,7 @@ def confirm(
 ) -> None:
     """Confirm a draft in review, answering its questions; or send it back to drafting."""
     parts = _parts()
-    who, answers = by or getpass.getuser(), _answers(answer or [])
+    who, answers = _who(by), _answers(answer or [])
     if send_back and not note:
         raise typer.BadParameter("--send-back needs --note: what should be different?")
 
@@ -209,7 +223,7 @@ def confirm(
 def retry(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
     """Requeue a failed job."""
     parts = _parts()
-    who = by or getpass.getuser()
+    who = _who(by)
     _change(parts, job_id, tenant, lambda job: decision.retry(job, by=who, at=parts.clock.timestamp()), json_=json_)
 
 
@@ -217,7 +231,7 @@ def retry(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: 
 def cancel(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
     """Cancel a job for good; what was published stays."""
     parts = _parts()
-    who = by or getpass.getuser()
+    who = _who(by)
     _change(parts, job_id, tenant, lambda job: decision.cancel(job, by=who, at=parts.clock.timestamp()), json_=json_)
 
 
@@ -225,7 +239,7 @@ def cancel(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_:
 def adopt(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
     """Release an imported job for work."""
     parts = _parts()
-    who = by or getpass.getuser()
+    who = _who(by)
     _change(parts, job_id, tenant, lambda job: adopted(job, at=parts.clock.timestamp(), by=who), json_=json_)
 
 
@@ -286,6 +300,30 @@ def _change(parts: wiring.Parts, job_id: str, tenant: str, change: Any, *, json_
         console.print_fields(job.job_id, {k: v for k, v in console.job_row(job).items() if k != "job_id"})
 
 
+def _who(by: str | None) -> str:
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError) as error:  # a user id without a name, as in containers
+        raise typer.BadParameter("your login has no name here: say who you are with --by") from error
+
+
+def _listed_row(listed: Listed, parts: wiring.Parts) -> dict[str, Any]:
+    """A row of `list`; a job that cannot be read hides no other."""
+    key = listed.key
+    try:
+        job = parts.jobs.load(key.document_id, tenant_id=key.tenant_id)
+    except SSError as error:
+        created_at = listed.facets.created_at
+        return console.unreadable_row(key.document_id, tenant_id=key.tenant_id, created_at=created_at, error=error)
+    return console.job_row(job, claimed=_is_worked_on(key, parts))
+
+
+def _is_worked_on(key: DocumentKey, parts: wiring.Parts) -> bool:
+    """Whether a run has the job; one that is only reserved for a run still waits."""
+    claim = parts.jobs.backend.claim_of(key)
+    return claim is not None and claim.state == "leased"
+
+
 def _answers(pairs: list[str]) -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs]
     wrong = [name for name, equals, value in split if not (name and equals and value)]
@@ -294,8 +332,8 @@ def _answers(pairs: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def _summary(job: Job) -> dict[str, object]:
-    view = phase(job)
+def _summary(job: Job, *, claimed: bool) -> dict[str, object]:
+    view = phase(job, claimed=claimed)
     draft = job.draft
     return {
         "phase": view.phase,
@@ -319,8 +357,8 @@ def shorten(text: str, most: int) -> str:
 
 
 def _position(job: Job, parts: wiring.Parts) -> str | None:
-    waiting = [row.key.document_id for row in parts.jobs.waiting(per_group=1_000)]
-    return f"{waiting.index(job.job_id) + 1} of {len(waiting)}" if job.job_id in waiting else None
+    turns, key = in_turn(parts.jobs, per_group=1_000), job_key(job.job_id, job.tenant_id)
+    return f"{turns.index(key) + 1} of {len(turns)}" if key in turns else None
 
 
 if __name__ == "__main__":

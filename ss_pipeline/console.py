@@ -20,6 +20,7 @@ PHASE_STYLES: Final = {
     "in review": "yellow",
     "failed": "red",
     "refused": "red",
+    "unreadable": "red",
     "cancelled": "dim",
     "waiting": "cyan",
     "drafting": "cyan",
@@ -28,6 +29,10 @@ PHASE_STYLES: Final = {
 
 OUT: Final = Console()
 ERR: Final = Console(stderr=True)
+
+
+_STEERING: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
+"""Control characters but tab and newline: in a submitter's text they would steer the terminal it is shown on."""
 
 
 def print_json(value: object) -> None:
@@ -40,7 +45,7 @@ def print_error(error: SSError, *, as_json: bool) -> None:
     if as_json:
         print_json({"error": error.as_document()})
         return
-    text = f"{escape(error.message)}\n\n[bold]What to do:[/bold] {escape(error.todo)}"
+    text = f"{_as_text(error.message)}\n\n[bold]What to do:[/bold] {_as_text(error.todo)}"
     ERR.print(Panel(text, title=f"[bold red]{error.error_code}", title_align="left", border_style="red", expand=False))
 
 
@@ -73,7 +78,7 @@ def print_list(title: str, lines: Sequence[str]) -> None:
     if lines:
         OUT.print(f"\n{title}", style="bold")
         for line in lines:
-            OUT.print(f"  {escape(line)}".replace("\n", "\n  "), soft_wrap=True, highlight=False)
+            OUT.print(f"  {_as_text(line)}".replace("\n", "\n  "), soft_wrap=True, highlight=False)
 
 
 def print_fields(title: str, fields: Mapping[str, object]) -> None:
@@ -82,12 +87,12 @@ def print_fields(title: str, fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         if value not in (None, "", [], {}):
             table.add_row(f"[bold]{escape(name)}[/bold]", _cell(value))
-    OUT.print(Panel(table, title=f"[bold]{escape(title)}", title_align="left", expand=False))
+    OUT.print(Panel(table, title=f"[bold]{_as_text(title)}", title_align="left", expand=False))
 
 
-def job_row(job: Job) -> dict[str, Any]:
-    """A job as a row of `list`, and its JSON."""
-    view = phase(job)
+def job_row(job: Job, *, claimed: bool = False) -> dict[str, Any]:
+    """A job as a row of `list`, and its JSON; `claimed` says whether a run works on it now."""
+    view = phase(job, claimed=claimed)
     return {
         "job_id": job.job_id,
         "tenant_id": job.tenant_id,
@@ -101,7 +106,27 @@ def job_row(job: Job) -> dict[str, Any]:
     }
 
 
+def unreadable_row(job_id: str, *, tenant_id: str, created_at: str, error: SSError) -> dict[str, Any]:
+    """A job that cannot be read, as a row like `job_row`'s."""
+    return {
+        "job_id": job_id,
+        "tenant_id": tenant_id,
+        "status": None,
+        "phase": "unreadable",
+        "reason": error.message,
+        "next": error.todo,
+        "created_at": created_at,
+        "client_ref": None,
+        "requirement": error.message,
+    }
+
+
+def _as_text(value: object) -> str:
+    """The value as it is: no markup, and nothing that steers the terminal."""
+    return escape(str(value).translate(_STEERING))
+
+
 def _cell(value: object) -> str:
-    text = escape(str(value))
+    text = _as_text(value)
     style = PHASE_STYLES.get(str(value))
     return f"[{style}]{text}[/{style}]" if style else text

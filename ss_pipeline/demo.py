@@ -16,14 +16,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from ss_pipeline import wiring
 from ss_pipeline.console import OUT, print_list, print_table
-from ss_pipeline.errors import JobNotFoundError, StackError
+from ss_pipeline.errors import JobDataCorruptedError, JobNotFoundError, StackError
 from ss_pipeline.jobs.lifecycle import phase
 from ss_pipeline.jobs.model import Job
-from ss_pipeline.local_stack import StackHome, check_alive, daemon_command, find_project, running
-from ss_pipeline.settings import load_settings
+from ss_pipeline.local_stack import (
+    StackHome,
+    check_alive,
+    daemon_command,
+    find_project,
+    isolated_settings,
+    running,
+)
 from ss_pipeline.stages.decision import open_questions
 
 TIMEOUT_SECONDS: Final = 300.0
+DEMO_MARK: Final = ".ss-demo"
+"""A file that says the folder is a demo's and may be emptied."""
 _SETTLED: Final = {"published", "in review", "failed", "cancelled", "refused"}
 
 
@@ -42,19 +50,19 @@ def run_demo(data: Path) -> list[DemoRow]:
     """Runs the demo in `data`, which is emptied first; returns a row an example.
 
     Raises:
-        StackError: STACK_DIED, or STACK_TOO_SLOW if an example is unsettled after five minutes.
+        StackError: STACK_FAILED if something else than a demo is in `data`; STACK_DIED, or STACK_TOO_SLOW if an
+            example is unsettled after five minutes.
     """
     project = find_project()
     examples = sorted(folder for folder in (project / "examples" / "inbox").iterdir() if folder.is_dir())
-    if data.exists():
-        shutil.rmtree(data)
+    _empty(data)
     home = StackHome(project=project, dagster_home=data.absolute() / "dagster", data=data.absolute())
     home.prepare()
-    parts = wiring.light_parts(load_settings(data_dir=data.absolute()))
+    parts = wiring.light_parts(isolated_settings(data.absolute()))
     started = time.time()
     for folder in examples:
         _hand_in(folder, home.data / "inbox")
-    with running(home, daemon_command(home)) as process, _progress() as progress:
+    with running(home, daemon_command(home), isolated=True) as process, _progress() as progress:
         task = progress.add_task("starting the daemon", total=len(examples))
         while True:
             rows = [_row(folder.name, parts, home.data, started) for folder in examples]
@@ -85,6 +93,23 @@ def as_documents(rows: list[DemoRow]) -> list[dict[str, Any]]:
     return [vars(row) for row in rows]
 
 
+def _empty(data: Path) -> None:
+    """Empties the folder of an earlier demo, or makes a new one; anything else may be somebody's work."""
+    mark = data / DEMO_MARK
+    if data.exists() and not mark.is_file() and (not data.is_dir() or any(data.iterdir())):
+        raise StackError(
+            f"{data} is not empty and no demo made it, so it is not emptied",
+            todo="Choose another folder with --data, or remove this one yourself.",
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for entry in data.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != mark:
+            entry.unlink()
+
+
 def _hand_in(folder: Path, inbox: Path) -> None:
     """Copies a submission into the inbox as a user would: under a hidden name first, then one rename."""
     staged = inbox / f".{folder.name}"
@@ -106,6 +131,8 @@ def _row(name: str, parts: wiring.Parts, data: Path, started: float) -> DemoRow:
         job = parts.jobs.load(job_id)
     except JobNotFoundError:
         return DemoRow(name, job_id, "in the inbox", None, "")
+    except JobDataCorruptedError as error:
+        return DemoRow(name, job_id, "failed", None, error.message)
     return DemoRow(name, job_id, phase(job).phase, _settled_after(job, started), _detail(job, parts, data))
 
 

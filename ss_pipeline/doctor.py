@@ -1,15 +1,17 @@
 """`ss-pipeline doctor`: is everything in place, and is anything stuck? Each finding says what to do."""
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ss_pipeline.errors import JobDataCorruptedError
+from ss_pipeline.errors import SSError
 from ss_pipeline.jobs.lifecycle import history_is_intact
 from ss_pipeline.jobs.model import Job
+from ss_pipeline.store.base import Listed
 from ss_pipeline.wiring import Parts
 
 LOW_DISK_BYTES: Final = 500_000_000
@@ -33,6 +35,8 @@ def examine(parts: Parts) -> list[Finding]:
 
 def _folders(parts: Parts) -> list[Finding]:
     folders = {"inbox": parts.inbox, "job documents": parts.settings.jobs_path()}
+    if parts.artifacts.is_local:
+        folders["artifacts"] = Path(parts.settings.artifacts_location())
     return [_folder(subject, folder) for subject, folder in folders.items()]
 
 
@@ -41,6 +45,8 @@ def _folder(subject: str, folder: Path) -> Finding:
         return Finding(subject, "ok", f"{folder} is not there yet; it is made when first used")
     if not folder.is_dir():
         return Finding(subject, "problem", f"{folder} is no folder", "Move it away, or set another folder.")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return Finding(subject, "problem", f"{folder} cannot be read or written", "Correct its owner or permissions.")
     return Finding(subject, "ok", str(folder))
 
 
@@ -67,11 +73,11 @@ def _jobs(parts: Parts) -> list[Finding]:
     for row in parts.jobs.rows():
         try:
             job = parts.jobs.load(row.key.document_id, tenant_id=row.key.tenant_id)
-        except JobDataCorruptedError as error:
+            findings.extend([*_of_job(job), *_listed_again(row, parts)])
+        except SSError as error:
             findings.append(Finding("job", "problem", error.message, error.todo))
             continue
         counts[job.status] = counts.get(job.status, 0) + 1
-        findings.extend(_of_job(job))
     summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none yet"
     return [Finding("jobs", "ok", summary), *findings]
 
@@ -80,6 +86,14 @@ def _of_job(job: Job) -> list[Finding]:
     if not history_is_intact(job):
         return [Finding("job", "problem", f"{job.job_id}: its history was changed by hand", "Compare with a backup.")]
     return []
+
+
+def _listed_again(row: Listed, parts: Parts) -> list[Finding]:
+    """A document that was damaged and is whole again (restored from a backup) waits for its run again."""
+    if row.facets.status != "corrupted":
+        return []
+    parts.jobs.relist(row.key)
+    return [Finding("job", "warning", f"{row.key.document_id} was damaged and is whole again; it goes on from now")]
 
 
 def _packages(_parts: Parts) -> list[Finding]:

@@ -4,21 +4,24 @@ It prepares DAGSTER_HOME from the project's dagster.yaml. It does not import dag
 commands that the installation provides.
 """
 
+import http.client
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from ss_pipeline.errors import StackError
+from ss_pipeline.settings import Settings, load_settings
 
 STOP_GRACE_SECONDS: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
@@ -77,15 +80,42 @@ def development_command(home: StackHome, *, port: int) -> list[str]:
     return [_executable("dagster"), "dev", "-w", workspace, "-h", LOOPBACK, "-p", str(port)]
 
 
+def isolated_settings(data: Path, **overrides: object) -> Settings:
+    """Settings with every place below `data`, whatever places the environment names."""
+    places = {"data_dir": data, "inbox_dir": None, "jobs_dir": None, "artifacts_url": None}
+    return load_settings(**places, job_store_backend="file", **overrides)
+
+
+def check_port_free(port: int) -> None:
+    """Raises:
+    StackError: something listens there already; its page would be taken for ours.
+    """
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        raise StackError(
+            f"port {port} of {LOOPBACK} cannot be used: {error.strerror}",
+            todo="Stop what listens there (an earlier `up`?), or choose another port with --port.",
+        ) from error
+
+
 @contextmanager
-def running(home: StackHome, command: list[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    home: StackHome, command: list[str], *, isolated: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command of the stack for the length of the block, in a process group of its own.
 
-    On leaving, the group gets SIGTERM, and SIGKILL after 20 s.
+    On leaving, the group gets SIGTERM, and SIGKILL after 20 s or when it is left in a hurry.
+
+    Args:
+        environment: Variables besides those of this process.
+        isolated: Without any setting (SS_…) of this process's environment: for stacks that must not touch the user's.
     """
     home.prepare()
     with home.log_file.open("ab") as log:
-        process = _start(home, command, log, environment)
+        process = _start(
+            command, log, cwd=home.project, environment=_environment(home, isolated) | dict(environment or {})
+        )
         try:
             yield process
         finally:
@@ -119,27 +149,34 @@ def check_alive(process: subprocess.Popen[bytes], home: StackHome) -> None:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Stops the process and what it started."""
-    _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_GRACE_SECONDS
-    while _group_lives(process) and time.monotonic() < deadline:
-        process.poll()
-        time.sleep(0.1)
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
+    try:
+        _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE_SECONDS
+        while _group_lives(process) and time.monotonic() < deadline:
+            process.poll()
+            time.sleep(0.1)
+    finally:  # also where a second Ctrl-C cuts the waiting short
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
-def _start(home: StackHome, command: list[str], log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _environment(home: StackHome, isolated: bool) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    own = {
+    if isolated:
+        inherited = {name: value for name, value in inherited.items() if not name.upper().startswith("SS_")}
+    return inherited | {
         "DAGSTER_HOME": str(home.dagster_home.absolute()),
         "SS_DATA_DIR": str(home.data.absolute()),
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _start(command: list[str], log: IO[bytes], *, cwd: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
-        env=inherited | own | environment,
-        cwd=home.project,
+        env=environment,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -161,7 +198,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - always http on loopback
             return bool(response.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError):
         return False
 
 

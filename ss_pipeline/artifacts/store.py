@@ -44,6 +44,7 @@ class ArtifactStore:
 
         Raises:
             ArtifactPathUnsafeError: the path would leave the job's folder.
+            ArtifactCorruptedError: there is a folder in its place, or a file in the place of a folder.
             ArtifactUnavailableError: the medium failed.
         """
         target = self._locate(tenant_id, job_id, path)
@@ -82,12 +83,14 @@ class ArtifactStore:
 
     def exists(self, tenant_id: str, job_id: str, path: str) -> bool:
         """Whether there is a file or folder at this path."""
-        return self._locate(tenant_id, job_id, path).exists()
+        with _named_faults(path):
+            return self._locate(tenant_id, job_id, path).exists()
 
     def names(self, tenant_id: str, job_id: str, folder: str) -> list[str]:
         """The names in a folder of the job, sorted; empty where there is none."""
         target = self._locate(tenant_id, job_id, folder)
-        return sorted(entry.name for entry in target.iterdir()) if target.exists() else []
+        with _named_faults(folder):
+            return sorted(entry.name for entry in target.iterdir()) if target.exists() else []
 
     def location(self, tenant_id: str, job_id: str, path: str) -> str:
         """Where a file is, for people: an absolute path, or a URL."""
@@ -111,5 +114,7 @@ def _named_faults(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ArtifactNotFoundError(f"there is no file {path!r}") from error
+    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise ArtifactCorruptedError(f"{path!r}: a file is where a folder should be, or a folder for a file") from error
     except OSError as error:
-        raise ArtifactUnavailableError(f"{path!r} cannot be read or written: {error.strerror}") from error
+        raise ArtifactUnavailableError(f"{path!r} cannot be read or written: {error.strerror or error}") from error

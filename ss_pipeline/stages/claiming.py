@@ -70,7 +70,7 @@ def free_claims(jobs: JobStore, claims: Iterable[Claim]) -> None:
 
 def in_turn(jobs: JobStore, *, per_group: int) -> list[DocumentKey]:
     """The waiting jobs as they come next, one by one; of each tenant and class at most `per_group`."""
-    waiting = [_as_waiting(jobs, head, lambda _: True) for head in jobs.waiting(per_group=per_group)]
+    waiting = [_as_waiting(jobs, head, lambda _: False) for head in jobs.waiting(per_group=per_group)]
     claims = assemble_claims(waiting, room=len(waiting), max_jobs=1)
     return [job_key(job.job_id, job.tenant_id) for claim in claims for job in claim]
 

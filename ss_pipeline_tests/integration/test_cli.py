@@ -1,6 +1,8 @@
 """The command line, run in this process with the arguments a person types."""
 
+import getpass
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from ss_pipeline import cli
+from ss_pipeline import cli, demo, local_stack
+from ss_pipeline.store.jobs import job_key
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline, wages_csv
 
@@ -182,6 +185,137 @@ def test_the_doctor_finds_nothing_in_a_healthy_store_and_names_a_corrupt_job(run
     outcome = run("doctor", "--json")
     assert outcome.status == 1
     assert any(f["level"] == "problem" and job_id in f["message"] for f in outcome.document)
+
+
+@pytest.mark.guarantee("F24")
+def test_a_damaged_document_is_a_row_of_the_list_and_hides_no_other(run: Run, pipeline: Pipeline) -> None:
+    damaged, whole = pipeline.a_job("a"), pipeline.a_job("b", requirement="Effect of exper on wage")
+    next(pipeline.parts.settings.jobs_path().rglob(f"{damaged}/job.json")).write_bytes(b"{")
+    listed = run("list", "--json")
+    assert listed.status == 0
+    assert {row["job_id"]: row["phase"] for row in listed.document} == {damaged: "unreadable", whole: "waiting"}
+    assert "unreadable" in run("list").out
+    assert run("show", damaged, "--json").document["error"]["code"] == "JOB_DATA_CORRUPTED"
+    assert run("why", whole).status == 0
+
+
+def test_a_job_that_a_run_works_on_is_drafting_everywhere_and_one_reserved_for_a_run_waits(
+    run: Run, pipeline: Pipeline
+) -> None:
+    job_id = pipeline.a_job()
+    backend = pipeline.parts.jobs.backend
+    backend.reserve([job_key(job_id)], claim_id="claim_1", ttl=60)
+    assert run("why", job_id, "--json").document["phase"] == "waiting"
+    assert "claim_1 (reserved" in run("why", job_id, "--json").document["held by"]
+    backend.lease([job_key(job_id)], claim_id="claim_1", owner="run:1", ttl=60)
+    assert run("why", job_id, "--json").document["phase"] == "drafting"
+    assert [row["phase"] for row in run("list", "--json").document] == ["drafting"]
+    assert "drafting" in run("show", job_id).out
+
+
+def test_a_status_that_does_not_exist_is_a_usage_error_that_names_those_that_do(run: Run) -> None:
+    outcome = run("list", "--status", "published")
+    assert outcome.status == 2
+    assert "succeeded" in outcome.err
+
+
+def test_the_position_is_that_of_the_tenants_own_job_in_the_order_of_claims(run: Run, pipeline: Pipeline) -> None:
+    for tenant, priority in (("aaa", -5), ("zzz", 50)):
+        pipeline.parts.jobs.create(a_job("job_same", tenant_id=tenant, priority=priority))
+    positions = [run("why", "job_same", "--tenant", name, "--json").document["position"] for name in ("zzz", "aaa")]
+    assert positions == ["1 of 2", "2 of 2"]
+
+
+def test_without_a_login_name_the_command_asks_who_decides(
+    run: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    job_id = pipeline.a_job()
+    outcome = run("cancel", job_id)
+    assert (outcome.status, "--by" in outcome.err) == (2, True)
+    assert run("cancel", job_id, "--by", "ann", "--json").document["status"] == "cancelled"
+
+
+def test_what_a_submitter_wrote_cannot_steer_the_terminal(run: Run, pipeline: Pipeline) -> None:
+    pipeline.parts.jobs.create(a_job("job_hostile", requirement="wage\x1b]0;owned\x07 \x9b2J [red]on educ[/red]"))
+    for shown in (run("show", "job_hostile").out, run("list").out):
+        assert not {"\x1b]", "\x07", "\x9b"} & {shown[i : i + n] for n in (1, 2) for i in range(len(shown))}
+        assert "[red]" in shown
+
+
+def test_up_on_a_port_that_is_taken_starts_nothing(run: Run, pipeline: Pipeline) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        outcome = run("up", "--port", port)
+    assert outcome.status == 1
+    assert port in outcome.err
+    assert not (pipeline.parts.settings.data_dir / "dagster").exists()
+
+
+def test_up_gives_the_stack_the_places_of_the_settings_from_wherever_it_is_started(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import json, os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(json.dumps(dict(os.environ)))"
+    seen, printing = tmp_path / "seen", [sys.executable, "-c", code]
+    monkeypatch.setattr(local_stack, "development_command", lambda _, port: [*printing, str(seen), str(port)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SS_INBOX_DIR", "in")
+    monkeypatch.setenv("SS_JOBS_DIR", "docs")
+    monkeypatch.setenv("SS_ARTIFACTS_URL", "memory://reports")
+    outcome = run("up", "--port", "0")
+    assert "STACK_DIED" in outcome.err
+    environment = json.loads(seen.read_text(encoding="utf-8"))
+    assert environment["SS_INBOX_DIR"] == str(tmp_path / "in")
+    assert environment["SS_JOBS_DIR"] == str(tmp_path / "docs")
+    assert environment["SS_ARTIFACTS_URL"] == "memory://reports"
+
+
+class _AnswersAtOnce:
+    """Stands in for the page of the UI, and for a person who presses Ctrl-C as soon as it is there."""
+
+    def __init__(self, *, interrupts: bool) -> None:
+        self._interrupts = interrupts
+
+    def __call__(self, _url: str, *, process: subprocess.Popen[bytes], **_: object) -> None:
+        really_wait = process.wait
+
+        def wait(timeout: float | None = None) -> int:
+            if self._interrupts:
+                self._interrupts = False
+                raise KeyboardInterrupt
+            return really_wait(timeout)
+
+        process.wait = wait  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("interrupts", "code", "status"), [(True, "import time; time.sleep(60)", 0), (False, "raise SystemExit(3)", 1)]
+)
+def test_up_says_where_things_are_until_ctrl_c_or_until_a_process_dies(
+    run: Run, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, interrupts: bool, code: str, status: int
+) -> None:
+    monkeypatch.setattr(local_stack, "development_command", lambda _, port: [sys.executable, "-c", code, str(port)])
+    monkeypatch.setattr(local_stack, "wait_for_page", _AnswersAtOnce(interrupts=interrupts))
+    outcome = run("up", "--port", "0")
+    assert outcome.status == status
+    assert str(pipeline.parts.inbox) in outcome.out
+    assert ("stopping" in outcome.out) is interrupts
+    assert ("status 3" in outcome.err) is not interrupts
+
+
+def test_the_demo_prints_its_rows_as_a_table_or_as_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda _: [demo.DemoRow("01-wages", "job_x", "failed", 1.0, "a reason")])
+    assert "01-wages: a reason" in run("demo").out
+    assert run("demo", "--json").document[0]["detail"] == "a reason"
+
+
+def test_sigterm_ends_a_command_with_the_usual_status() -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli._stop(15, None)
+    assert ended.value.code == 143
 
 
 def test_light_verbs_import_neither_pandas_nor_dagster() -> None:

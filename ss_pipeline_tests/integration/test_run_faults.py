@@ -288,6 +288,43 @@ def test_a_review_and_a_failure_in_one_claim_do_not_touch_each_other(pipeline: P
     assert [pipeline.parts.jobs.backend.claim_of(job_key(job_id)) for job_id in (asked, bad, good)] == [None] * 3
 
 
+def test_a_stopped_run_that_cannot_give_its_job_back_leaves_it_to_the_lease(on_disk: Pipeline, disk: _FullDisk) -> None:
+    job_id = on_disk.a_job()
+    events = work_off([job_id], tenant_id="default", claim_id="c", owner="run:1", parts=on_disk.work)
+    next(events)
+    disk.fill()
+    events.close()  # type: ignore[attr-defined]
+    view = disk.claim_of(job_key(job_id))
+    assert view is not None
+    assert view.owner == "run:1"
+
+
+def test_all_stages_but_the_last_are_made_again_when_asked_for(pipeline: Pipeline) -> None:
+    job_id = pipeline.a_job()
+    pipeline.run(job_id)
+    asked = frozenset(Stage) - {Stage.PUBLICATION}
+    done, _ = pipeline.run(job_id, claim_id="claim_2", stages=asked)
+    assert [event.stage for event in done] == [stage for stage in Stage if stage in asked]
+
+
+@pytest.mark.parametrize(("inputs", "code"), [(False, "INPUT_MISSING"), (True, "DRAFT_MISSING")])
+def test_a_job_without_data_or_without_the_draft_it_was_confirmed_for_fails_with_its_reason(
+    pipeline: Pipeline, inputs: bool, code: str
+) -> None:
+    job_id = pipeline.a_job()
+
+    def broken(job: Job) -> Job:
+        status = job.model_copy(update={"status": "queued"})
+        return status if inputs else status.changed(inputs=None)
+
+    pipeline.parts.jobs.update(job_id, broken)
+    _, ended = pipeline.run(job_id)
+    assert (ended[job_id].ending, ended[job_id].code) == ("failed", code)
+    failure = pipeline.job(job_id).failure
+    assert failure is not None
+    assert failure.code == code
+
+
 def _redrafted(pipeline: Pipeline) -> str:
     """A published job whose new revision waits for a person."""
     job_id = pipeline.a_job()

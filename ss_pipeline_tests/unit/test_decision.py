@@ -106,6 +106,12 @@ def test_a_question_with_options_takes_only_one_of_them() -> None:
     assert decision.confirm(job, by="ann", at=AT, answers={"q1": "yes"}).status == "confirmed"
 
 
+def test_two_unknowns_without_candidates_are_asked_for_by_name_alone() -> None:
+    unknowns = [{"field": name, "description": f"Which {name}?", "impact": "high"} for name in ("outcome_var", "x")]
+    asked = decision.open_questions(_draft(open_unknowns=unknowns))
+    assert asked == {"outcome_var": "Which outcome_var?", "x": "Which x?"}
+
+
 def test_a_job_that_awaits_no_decision_cannot_be_confirmed() -> None:
     with pytest.raises(DecisionError, match="no draft yet"):
         decision.confirm(a_job(), by="ann", at=AT)

@@ -1,5 +1,7 @@
 """Who is next: the pure rules of claims."""
 
+from collections import Counter, deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,22 @@ def test_a_tenant_with_one_job_is_served_within_the_first_two_claims() -> None:
 def test_a_job_that_failed_a_run_shares_it_with_nobody() -> None:
     waiting = [_waiting("j1", at=1), _waiting("poison", at=2, alone=True), _waiting("j3", at=3), _waiting("j4", at=4)]
     assert _ids(assemble_claims(waiting, room=3, max_jobs=10)) == [["j1"], ["poison"], ["j3", "j4"]]
+
+
+@pytest.mark.guarantee("R9")
+def test_tenants_share_the_slots_evenly_even_when_room_comes_one_claim_at_a_time() -> None:
+    waiting = [_waiting(f"{tenant}{i:02d}", tenant=tenant, at=i) for tenant in "abcde" for i in range(40)]
+    running: deque[str] = deque()
+    served: Counter[str] = Counter()
+    for _ in range(100):
+        if len(running) == 4:
+            running.popleft()
+        ((job,),) = assemble_claims(waiting, room=1, max_jobs=1, busy=Counter(running))
+        running.append(job.tenant_id)
+        served[job.tenant_id] += 1
+        waiting.remove(job)
+    jain = sum(served.values()) ** 2 / (len(served) * sum(n * n for n in served.values()))
+    assert jain >= 0.95
 
 
 def test_no_room_makes_no_claims() -> None:

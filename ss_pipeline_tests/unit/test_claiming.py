@@ -1,0 +1,122 @@
+"""The claiming stage: waiting jobs reserved for runs to come, and given back where no run will come."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from ss_pipeline.errors import StoreUnavailableError
+from ss_pipeline.stages.claiming import Claim, ClaimRules, free_claims, in_turn, make_claims
+from ss_pipeline.store.base import DocumentKey, Listed
+from ss_pipeline.store.jobs import JobStore, job_key
+from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline_tests.builders import a_job
+
+RULES = ClaimRules(max_jobs=3, reserve_seconds=60)
+
+
+@pytest.fixture
+def jobs() -> JobStore:
+    return JobStore(MemoryBackend())
+
+
+def _add(jobs: JobStore, job_id: str, **fields: object) -> DocumentKey:
+    job = jobs.create(a_job(job_id, **fields))
+    return job_key(job_id, job.tenant_id)
+
+
+def _claims(jobs: JobStore, *, room: int, new: bool = True) -> list[Claim]:
+    return make_claims(jobs, room=room, rules=RULES, shareable=lambda _: new)
+
+
+def test_claimed_jobs_are_reserved_and_not_claimed_again(jobs: JobStore) -> None:
+    keys = [_add(jobs, f"j{i}") for i in range(5)]
+    claims = _claims(jobs, room=2)
+    assert [claim.job_ids for claim in claims] == [("j0", "j1", "j2"), ("j3", "j4")]
+    views = [jobs.backend.claim_of(key) for key in keys]
+    assert [view and (view.state, view.claim_id) for view in views] == [
+        ("reserved", claims[0 if i < 3 else 1].claim_id) for i in range(5)
+    ]
+    assert _claims(jobs, room=2) == []
+
+
+@pytest.mark.parametrize("room", [0, -3])
+def test_without_room_nothing_is_reserved(jobs: JobStore, room: int) -> None:
+    key = _add(jobs, "j0")
+    assert _claims(jobs, room=room) == []
+    assert jobs.backend.claim_of(key) is None
+
+
+@pytest.mark.guarantee("R8")
+def test_a_job_that_was_tried_before_shares_its_run_with_nobody(jobs: JobStore) -> None:
+    keys = [_add(jobs, f"j{i}") for i in range(3)]
+    lease = jobs.backend.lease(keys[1:2], claim_id="killed", owner="run:1", ttl=60)
+    jobs.backend.release(keys[1], lease.fences[keys[1]], refund=False)
+    assert sorted(claim.job_ids for claim in _claims(jobs, room=2)) == [("j0",), ("j1",)]
+
+
+def test_jobs_with_a_partition_already_get_a_run_each(jobs: JobStore) -> None:
+    for i in range(4):
+        _add(jobs, f"j{i}")
+    assert [claim.job_ids for claim in _claims(jobs, room=2, new=False)] == [("j0",), ("j1",)]
+
+
+def test_a_claim_carries_its_tenant_class_and_highest_priority(jobs: JobStore) -> None:
+    for i, priority in enumerate([10, 50, 11]):
+        _add(jobs, f"j{i}", tenant_id="acme", priority=priority)
+    (claim,) = _claims(jobs, room=1)
+    assert (claim.tenant_id, claim.priority_class, claim.priority) == ("acme", "high", 50)
+    assert claim.job_ids == ("j1", "j2", "j0")
+
+
+class _TakenMeanwhile(MemoryBackend):
+    """Another sensor reserves a job between the look at the backlog and the reservation."""
+
+    def heads(self, collection: str, *, per_group: int) -> list[Listed]:
+        found = super().heads(collection, per_group=per_group)
+        super().reserve([found[0].key], claim_id="rival", ttl=60)
+        return found
+
+
+@pytest.mark.guarantee("R10", "F21")
+def test_what_a_rival_reserved_meanwhile_is_left_out() -> None:
+    jobs = JobStore(_TakenMeanwhile())
+    for i in range(2):
+        _add(jobs, f"j{i}")
+    assert [claim.job_ids for claim in _claims(jobs, room=2)] == [("j1",)]
+
+
+class _FailsAtTheSecond(MemoryBackend):
+    """A store that fails between the claims of one tick."""
+
+    reserved = 0
+
+    def reserve(self, keys: Sequence[DocumentKey], *, claim_id: str, ttl: float) -> list[DocumentKey]:
+        self.reserved += 1
+        if self.reserved == 2:
+            raise StoreUnavailableError("no space left on device")
+        return super().reserve(keys, claim_id=claim_id, ttl=ttl)
+
+
+def test_where_the_store_fails_between_two_claims_no_job_stays_reserved_without_a_run() -> None:
+    jobs = JobStore(_FailsAtTheSecond())
+    keys = [_add(jobs, f"j{i}") for i in range(2)]
+    with pytest.raises(StoreUnavailableError):
+        _claims(jobs, room=2)
+    assert [jobs.backend.claim_of(key) for key in keys] == [None, None]
+
+
+def test_freed_claims_wait_again_but_a_lease_stays(jobs: JobStore) -> None:
+    keys = [_add(jobs, f"j{i}") for i in range(2)]
+    claims = _claims(jobs, room=2)
+    jobs.backend.lease(keys[:1], claim_id=claims[0].claim_id, owner="run:1", ttl=60)
+    free_claims(jobs, claims)
+    views = [jobs.backend.claim_of(key) for key in keys]
+    assert [view and view.state for view in views] == ["leased", None]
+
+
+@pytest.mark.seed("S3.3.1")
+def test_the_turn_of_each_waiting_job_follows_class_priority_and_age_not_the_names_of_tenants(jobs: JobStore) -> None:
+    low = _add(jobs, "low", tenant_id="aaa", priority=-5)
+    usual = _add(jobs, "usual", tenant_id="bbb")
+    urgent = _add(jobs, "urgent", tenant_id="zzz", priority=50)
+    assert in_turn(jobs, per_group=10) == [urgent, usual, low]

@@ -291,6 +291,7 @@ class _AnswersAtOnce:
         process.wait = wait  # type: ignore[method-assign]
 
 
+@pytest.mark.stack
 @pytest.mark.parametrize(
     ("interrupts", "code", "status"), [(True, "import time; time.sleep(60)", 0), (False, "raise SystemExit(3)", 1)]
 )

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ss_pipeline_tests.conftest import PROJECT_ROOT
+
+pytestmark = pytest.mark.stack
 
 
 def test_the_demo_publishes_eight_asks_about_one_and_refuses_one(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ss_pipeline_tests.browser import a_browser
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.pipeline import Pipeline
 
+pytestmark = pytest.mark.stack
 CLI = [sys.executable, "-m", "ss_pipeline.cli"]
 ASSETS = ["submission", "job_record", "input_profile", "analysis_draft", "publication"]
 STARTED_SECONDS = 120

@@ -18,7 +18,8 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   ├── DocumentChangedError         STORE_DOCUMENT_CHANGED        yes
     │   ├── StoreUnavailableError        STORE_UNAVAILABLE             yes
     │   │   ├── StoreLockedError         STORE_LOCKED                  yes
-    │   │   └── StoreIndexDamagedError   STORE_INDEX_DAMAGED           yes
+    │   │   ├── StoreIndexDamagedError   STORE_INDEX_DAMAGED           yes
+    │   │   └── StoreSealedError         STORE_SEALED                  yes
     │   ├── StorePathUnsafeError         STORE_PATH_UNSAFE             no
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
@@ -191,6 +192,20 @@ class StoreIndexDamagedError(StoreUnavailableError):
 
     code = "STORE_INDEX_DAMAGED"
     advice = "Try again: the index is rebuilt from the documents by itself."
+
+
+class StoreSealedError(StoreUnavailableError):
+    """The documents of this store have moved to another one; it takes no change any more (`ss-pipeline store copy`)."""
+
+    code = "STORE_SEALED"
+    advice = (
+        "Nothing was changed. Point SS_JOB_STORE_BACKEND and its address to the store named here and start again; "
+        "to go back to this store: ss-pipeline store unseal."
+    )
+
+    def __init__(self, successor: str) -> None:
+        super().__init__(f"this store is sealed: its documents have moved to {successor}")
+        self.successor = successor
 
 
 class StorePathUnsafeError(StoreError):

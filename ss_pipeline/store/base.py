@@ -87,8 +87,21 @@ class ClaimView:
     """Seconds until it expires; never negative."""
 
 
+@dataclass(frozen=True)
+class ClaimHistory:
+    """What outlives a claim: the last fence number given, and the leases since the document was last completed."""
+
+    fence: int = 0
+    attempts: int = 0
+
+
 class DocumentStore(ABC):
-    """Documents as bytes under keys. Every method is atomic and, once it returns, survives kill -9 and power loss."""
+    """Documents as bytes under keys. Every method is atomic and, once it returns, survives kill -9 and power loss.
+
+    Every method raises StoreUnavailableError where the medium fails: then all of the change is there or nothing of it,
+    and where the answer got lost on its way a write does not know which. Every change raises StoreSealedError where the
+    store is sealed.
+    """
 
     @abstractmethod
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
@@ -203,12 +216,42 @@ class ClaimStore(ABC):
         """Who holds the document now, or None."""
 
     @abstractmethod
+    def history_of(self, key: DocumentKey) -> ClaimHistory:
+        """What is kept of the document's claims, also while nobody holds it."""
+
+    @abstractmethod
+    def adopt_history(self, key: DocumentKey, history: ClaimHistory) -> None:
+        """Goes on from the history of another store: later fences are above both, the attempts are those given.
+
+        A document that is held or not there is left as it is.
+        """
+
     def attempts_of(self, key: DocumentKey) -> int:
         """Leases of this document since it was last completed."""
+        return self.history_of(key).attempts
 
 
 class Backend(DocumentStore, ClaimStore):
     """Both ports on one medium: what store/memory.py, store/file.py and later back ends implement."""
+
+    @abstractmethod
+    def seal(self, successor: str) -> None:
+        """Refuses every change of a document and every new claim from now on, because `successor` has the documents.
+
+        Once this returns, no change that began earlier is still to come. What runs hold already they may prolong and
+        give back. It holds for every process, and until `unseal`.
+
+        Raises:
+            StoreLockedError: a change in progress did not end in time; the store is not sealed.
+        """
+
+    @abstractmethod
+    def unseal(self) -> None:
+        """Takes changes again; nothing where it is not sealed."""
+
+    @abstractmethod
+    def sealed_for(self) -> str | None:
+        """The successor that a sealed store names, else None."""
 
     @abstractmethod
     def check(self) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from ss_pipeline.errors import StaleFenceError
-from ss_pipeline.store.base import ClaimView, DocumentKey, Fence
+from ss_pipeline.store.base import ClaimHistory, ClaimView, DocumentKey, Fence
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,16 @@ class ClaimRecord(BaseModel):
         if self.state != "reserved" or self.claim_id != claim_id:
             return None
         return self.model_copy(update={"state": "free", "claim_id": "", "owner": "", "expires_at": 0.0})
+
+    def history(self) -> ClaimHistory:
+        """What outlives the claim."""
+        return ClaimHistory(fence=self.fence, attempts=self.attempts)
+
+    def continued(self, history: ClaimHistory, *, at: LeaseMoment) -> Self | None:
+        """With the attempts of another store's history and a fence that is not below its; None while it is held."""
+        if self.is_live(at):
+            return None
+        return self.model_copy(update={"fence": max(self.fence, history.fence), "attempts": history.attempts})
 
     def check_fence(self, key: DocumentKey, fence: Fence, *, at: LeaseMoment) -> None:
         """Whether a write under this fence is allowed: it is the record's own and its lease has not run out.

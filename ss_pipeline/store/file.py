@@ -21,7 +21,7 @@ from ss_pipeline.errors import (
     StorePathUnsafeError,
     StoreUnavailableError,
 )
-from ss_pipeline.store.base import Backend, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
+from ss_pipeline.store.base import Backend, ClaimHistory, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
 from ss_pipeline.store.claim_records import ClaimRecord
 from ss_pipeline.store.file_catalogue import Catalogue
 from ss_pipeline.store.file_claims import QUARANTINED, LeaseClock, read_claim, recover_claim, write_claim
@@ -30,6 +30,7 @@ from ss_pipeline.store.file_faults import name_of, named_faults, space_problems,
 from ss_pipeline.store.file_index_rows import Hold
 from ss_pipeline.store.file_layout import FileLayout, Place, read_regular
 from ss_pipeline.store.file_lock import exclusive_lock
+from ss_pipeline.store.file_seal import Seal
 
 
 class FileBackend(Backend):
@@ -57,6 +58,7 @@ class FileBackend(Backend):
         self._layout = FileLayout(root)
         self._clock = clock or LeaseClock()
         self._lock_timeout = lock_timeout
+        self._seal = Seal(root)
         self._catalogue = Catalogue(self._layout, facets_of=facets_of, clock=self._clock, look_seconds=look_seconds)
 
     # --- documents -------------------------------------------------------------------------------------------------
@@ -70,6 +72,7 @@ class FileBackend(Backend):
                     raise DocumentExistsError(f"{name_of(key)} exists already")
                 hold = self._hold(read_claim(place) or ClaimRecord())
                 with self._catalogue.changing(key, place, facets=facets, hold=hold):
+                    self._seal.check()
                     create_document(key, place, body)
 
     def read(self, key: DocumentKey) -> bytes:
@@ -86,6 +89,7 @@ class FileBackend(Backend):
                     self._record(key, place).check_fence(key, fence, at=self._clock.moment())
                 check_unchanged(key, place, expected)
                 with self._catalogue.changing(key, place, facets=facets), undone_on_fault(place, expected):
+                    self._seal.check()
                     durable.write_file(place.document, body)
 
     def delete(self, key: DocumentKey, *, expected: bytes) -> None:
@@ -94,6 +98,7 @@ class FileBackend(Backend):
             with self._locked(place):
                 check_unchanged(key, place, expected)
                 with self._catalogue.changing(key, place), undone_on_fault(place, expected):
+                    self._seal.check()
                     place.document.unlink()
                     durable.sync_folder(place.folder)
 
@@ -153,8 +158,33 @@ class FileBackend(Backend):
     def claim_of(self, key: DocumentKey) -> ClaimView | None:
         return self._record_unlocked(key).view(key, at=self._clock.moment())
 
-    def attempts_of(self, key: DocumentKey) -> int:
-        return self._record_unlocked(key).attempts
+    def history_of(self, key: DocumentKey) -> ClaimHistory:
+        return self._record_unlocked(key).history()
+
+    def adopt_history(self, key: DocumentKey, history: ClaimHistory) -> None:
+        def continued(record: ClaimRecord) -> ClaimRecord | None:
+            return record.continued(history, at=self._clock.moment())
+
+        self._change_claim(key, continued, synced=True, anew=True)
+
+    # --- sealed ----------------------------------------------------------------------------------------------------
+
+    def seal(self, successor: str) -> None:
+        with named_faults("the seal"):
+            self._seal.close(successor)
+            try:
+                self._catalogue.index.wait_for_changes()
+            except StoreLockedError:
+                self._seal.open()
+                raise
+
+    def unseal(self) -> None:
+        with named_faults("the seal"):
+            self._seal.open()
+
+    def sealed_for(self) -> str | None:
+        with named_faults("the seal"):
+            return self._seal.successor()
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 
@@ -205,9 +235,18 @@ class FileBackend(Backend):
             return (read_claim(place) if place else None) or ClaimRecord()
 
     def _change_claim(
-        self, key: DocumentKey, change: Callable[[ClaimRecord], ClaimRecord | None], *, synced: bool
+        self,
+        key: DocumentKey,
+        change: Callable[[ClaimRecord], ClaimRecord | None],
+        *,
+        synced: bool,
+        anew: bool = False,
     ) -> ClaimRecord | None:
-        """The record as changed and stored; None where the change is none or the document is gone."""
+        """The record as changed and stored; None where the change is none or the document is gone.
+
+        Args:
+            anew: The change is a new claim, which a sealed store refuses.
+        """
         try:
             with named_faults(key):
                 place = self._found(key)
@@ -216,6 +255,8 @@ class FileBackend(Backend):
                     record = change(self._record(key, place))
                     if record is not None:
                         with self._catalogue.changing(key, place, hold=self._hold(record)):
+                            if anew:
+                                self._seal.check()
                             write_claim(place, record, synced=synced)
                 return record
         except (DocumentNotFoundError, StorePathUnsafeError):  # removed or replaced by another program
@@ -230,7 +271,7 @@ class FileBackend(Backend):
     ) -> ClaimRecord | None:
         """Like `_change_claim`, but a document whose lock is held for long (its holder is stopped) is just not free."""
         try:
-            return self._change_claim(key, change, synced=synced)
+            return self._change_claim(key, change, synced=synced, anew=True)
         except StoreLockedError:
             return None
 

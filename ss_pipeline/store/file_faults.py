@@ -32,15 +32,16 @@ def name_of(key: DocumentKey) -> str:
 
 
 @contextmanager
-def named_faults(key: DocumentKey) -> Iterator[None]:
+def named_faults(what: DocumentKey | str) -> Iterator[None]:
     """Turns what the file system says into the store's errors: nothing there, or unavailable and what to do."""
+    name = what if isinstance(what, str) else name_of(what)
     try:
         yield
     except FileNotFoundError as error:
-        raise DocumentNotFoundError(f"there is no {name_of(key)}") from error
+        raise DocumentNotFoundError(f"there is no {name}") from error
     except OSError as error:
         todo = _ADVICE.get(error.errno or 0)
-        raise StoreUnavailableError(f"{name_of(key)}: {error.strerror or error}", todo=todo) from error
+        raise StoreUnavailableError(f"{name}: {error.strerror or error}", todo=todo) from error
 
 
 def try_writing(root: Path) -> str | None:

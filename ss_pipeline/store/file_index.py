@@ -105,6 +105,15 @@ class Index:
         finally:
             self._put_back(session)
 
+    def wait_for_changes(self) -> None:
+        """Returns once every change that is being made now has ended.
+
+        Raises:
+            StoreLockedError: one did not end in time.
+        """
+        with closing(self._new_session()) as session:
+            hold(session.gate, shared=False, deadline=time.monotonic() + _GATE_SECONDS, what="of the index")
+
     def close(self) -> None:
         """Closes what is open in this process; the index may be used again."""
         self._leave_parents_sessions()
@@ -118,13 +127,16 @@ class Index:
         try:
             session = self._idle.pop()
         except IndexError:
-            durable.make_folder(self._root)
-            session = Session(open_lock(self._root / _GATE))
+            session = self._new_session()
         with ExitStack() as undo:
             undo.callback(session.close)
             connection = self._entered(session)
             undo.pop_all()
         return session, connection
+
+    def _new_session(self) -> Session:
+        durable.make_folder(self._root)
+        return Session(open_lock(self._root / _GATE))
 
     def _checked_out_marked(self, key: DocumentKey) -> tuple[Session, IndexRows, bool]:
         """A session in which the document is marked; tried once more where the index was found damaged."""

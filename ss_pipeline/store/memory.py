@@ -1,12 +1,18 @@
 """The store in memory: for tests and trials. It keeps every promise of store/base.py but one: it forgets at exit."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from threading import RLock
 
-from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, DocumentNotFoundError
-from ss_pipeline.store.base import Backend, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
+from ss_pipeline.errors import (
+    DocumentChangedError,
+    DocumentExistsError,
+    DocumentNotFoundError,
+    StoreSealedError,
+)
+from ss_pipeline.store.base import Backend, ClaimHistory, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
 from ss_pipeline.store.claim_records import ClaimRecord, LeaseMoment
 
 
@@ -24,9 +30,10 @@ class MemoryBackend(Backend):
         self._lock = RLock()
         self._documents: dict[DocumentKey, tuple[bytes, Facets]] = {}
         self._claims: dict[DocumentKey, ClaimRecord] = {}
+        self._successor: str | None = None
 
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
-        with self._lock:
+        with self._changing():
             if key in self._documents:
                 raise DocumentExistsError(f"{key.document_id!r} exists already")
             self._documents[key] = (body, facets)
@@ -40,7 +47,7 @@ class MemoryBackend(Backend):
     def replace(
         self, key: DocumentKey, body: bytes, facets: Facets, *, expected: bytes, fence: Fence | None = None
     ) -> None:
-        with self._lock:
+        with self._changing():
             stored = self.read(key)
             if fence is not None:
                 self._record(key).check_fence(key, fence, at=self._now())
@@ -49,7 +56,7 @@ class MemoryBackend(Backend):
             self._documents[key] = (body, facets)
 
     def delete(self, key: DocumentKey, *, expected: bytes) -> None:
-        with self._lock:
+        with self._changing():
             if self.read(key) != expected:
                 raise DocumentChangedError(f"{key.document_id!r} was changed meanwhile")
             del self._documents[key]
@@ -93,7 +100,7 @@ class MemoryBackend(Backend):
         return [head for _, group in groupby(waiting, key=_group) for head in islice(group, per_group)]
 
     def reserve(self, keys: Sequence[DocumentKey], *, claim_id: str, ttl: float) -> list[DocumentKey]:
-        with self._lock:
+        with self._changing():
             return [
                 key
                 for key in keys
@@ -102,7 +109,7 @@ class MemoryBackend(Backend):
 
     def lease(self, keys: Sequence[DocumentKey], *, claim_id: str, owner: str, ttl: float) -> Lease:
         lease = Lease(claim_id=claim_id, owner=owner)
-        with self._lock:
+        with self._changing():
             for key in keys:
                 leased = self._record(key).leased_to(owner, claim_id=claim_id, ttl=ttl, at=self._now())
                 if leased and self._enter(key, leased):
@@ -133,12 +140,34 @@ class MemoryBackend(Backend):
         with self._lock:
             return self._record(key).view(key, at=self._now())
 
-    def attempts_of(self, key: DocumentKey) -> int:
+    def history_of(self, key: DocumentKey) -> ClaimHistory:
         with self._lock:
-            return self._record(key).attempts
+            return self._record(key).history()
+
+    def adopt_history(self, key: DocumentKey, history: ClaimHistory) -> None:
+        with self._changing():
+            self._enter(key, self._record(key).continued(history, at=self._now()))
+
+    def seal(self, successor: str) -> None:
+        with self._lock:
+            self._successor = successor
+
+    def unseal(self) -> None:
+        with self._lock:
+            self._successor = None
+
+    def sealed_for(self) -> str | None:
+        return self._successor
 
     def check(self) -> list[str]:
         return []
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock:
+            if self._successor is not None:
+                raise StoreSealedError(self._successor)
+            yield
 
     def _now(self) -> LeaseMoment:
         return LeaseMoment(self._clock())

@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Response, expect
 
 from ss_pipeline import wiring
 from ss_pipeline.jobs.model import Job
@@ -95,15 +96,12 @@ def test_one_asset_of_one_job_is_made_again_from_the_ui(stack: Stack, page: Page
     page.goto(f"{stack.url}/assets/input_profile?view=partitions&partition={stack.job.job_id}")
     expect(page.get_by_text("View all historical events (1)")).to_be_visible(timeout=PAGE_MS)
     page.get_by_text("Materialize…").first.click()
-    page.get_by_role("button", name="Launch 1 run").click()
-    expect(page.get_by_role("button", name="Launch 1 run")).to_be_hidden(timeout=PAGE_MS)
-
-    def is_there_twice() -> bool:
-        page.reload()
-        page.get_by_text("View all historical events (").wait_for()
-        return page.get_by_text("View all historical events (2)").is_visible()
-
-    _wait_for(is_there_twice, 90 * PATIENCE)
+    with page.expect_response(_answers_a_launch, timeout=PAGE_MS) as launched:
+        page.get_by_role("button", name="Launch 1 run").click()
+    run_id = _launched_run(launched.value)
+    _wait_for(lambda: _run_status(stack.url, run_id) == "SUCCESS", 90 * PATIENCE)
+    page.reload()
+    expect(page.get_by_text("View all historical events (2)")).to_be_visible(timeout=PAGE_MS)
     assert stack.pipeline.job(stack.job.job_id).publications == stack.job.publications
 
 
@@ -128,6 +126,29 @@ def page() -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(PAGE_MS)
         yield page
+
+
+def _answers_a_launch(response: Response) -> bool:
+    """The button's own request, among the many queries of the page."""
+    return '"operationName":"Launch' in (response.request.post_data or "")
+
+
+def _launched_run(response: Response) -> str:
+    found = re.search(r'"(?:runId|id)":\s*"([0-9a-f-]{36})"', response.text())
+    assert found, response.text()
+    return found[1]
+
+
+def _run_status(url: str, run_id: str) -> str:
+    query = {
+        "query": "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }",
+        "variables": {"id": run_id},
+    }
+    request = urllib.request.Request(
+        f"{url}/graphql", json.dumps(query).encode(), headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return str(json.load(response)["data"]["runOrError"]["status"])
 
 
 def _wait_for(condition: object, seconds: float) -> None:

@@ -129,12 +129,12 @@ def page() -> Iterator[Page]:
 
 
 def _answers_a_launch(response: Response) -> bool:
-    """The button's own request, among the many queries of the page."""
-    return '"operationName":"Launch' in (response.request.post_data or "")
+    """The mutation, which the page sends after some queries; leaving the page before it would launch nothing."""
+    return '"query":"mutation Launch' in (response.request.post_data or "")
 
 
 def _launched_run(response: Response) -> str:
-    found = re.search(r'"(?:runId|id)":\s*"([0-9a-f-]{36})"', response.text())
+    found = re.search(r'"(?:runId|id)":"([0-9a-f-]{36})"', response.text())
     assert found, response.text()
     return found[1]
 

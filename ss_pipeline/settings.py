@@ -4,18 +4,23 @@ Choosing concrete parts by these settings is wiring.py's business.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+BackendName: TypeAlias = Literal["file", "memory", "postgres", "redis"]
 
 
 class Settings(BaseSettings):
     """All settings; each is read from the environment variable `SS_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="SS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SS_", frozen=True, extra="ignore", populate_by_name=True)
 
     data_dir: Path = Field(Path("var/data"), description="Where everything lives that has no setting of its own.")
     inbox_dir: Path | None = Field(None, description="The inbox folder; default `<data_dir>/inbox`.")
@@ -23,8 +28,23 @@ class Settings(BaseSettings):
     artifacts_url: str | None = Field(
         None, description="Inputs, drafts and reports: a folder or an fsspec URL; default `<data_dir>/artifacts`."
     )
-    job_store_backend: Literal["file", "memory"] = Field(
+    job_store_backend: BackendName = Field(
         "file", description="Where job documents live. `memory` forgets everything at exit: tests only."
+    )
+    job_store_postgres_dsn: SecretStr | None = Field(
+        None, description="Address of the `postgres` back end: `postgresql://user:password@host:5432/database`."
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices("SS_REDIS_URL", "SS_JOB_STORE_REDIS_URL"),
+        description="Address of the `redis` back end: `redis://:password@host:6379/0`. "
+        "`SS_JOB_STORE_REDIS_URL` is read, too.",
+    )
+    job_store_mirror: BackendName | None = Field(
+        None, description="A second back end that gets every change, too, while jobs move to it or back from it."
+    )
+    job_store_patience_seconds: float = Field(
+        15.0, ge=0, description="How long a `postgres` or `redis` server that does not answer is waited for."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level of event lines.")
 
@@ -56,6 +76,17 @@ class Settings(BaseSettings):
         "auto", description="`auto` confirms drafts in which nothing blocks; `always` leaves each to a person."
     )
 
+    @model_validator(mode="after")
+    def _places_of_documents_are_complete(self) -> Self:
+        used = {self.job_store_backend, self.job_store_mirror}
+        if self.job_store_backend == self.job_store_mirror:
+            raise ValueError(f"SS_JOB_STORE_MIRROR={self.job_store_mirror!r}: it is the back end itself")
+        if "postgres" in used and self.job_store_postgres_dsn is None:
+            raise ValueError("SS_JOB_STORE_POSTGRES_DSN is not set, and the back end `postgres` needs it")
+        if "redis" in used and self.redis_url is None:
+            raise ValueError("SS_REDIS_URL is not set, and the back end `redis` needs it")
+        return self
+
     def inbox_path(self) -> Path:
         """The inbox folder, absolute."""
         return (self.inbox_dir or self.data_dir / "inbox").absolute()
@@ -80,6 +111,12 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = "SS_" + str(first["loc"][0]).upper()
-        raise SettingsError(f"{name}={first['input']!r}: {first['msg']}") from error
+        raise _named(error.errors(include_url=False, include_context=False)[0]) from error
+
+
+def _named(fault: "ErrorDetails") -> SettingsError:
+    if not fault["loc"]:  # several settings that do not go together: the message names them
+        return SettingsError(fault["msg"].removeprefix("Value error, "))
+    field = str(fault["loc"][0])
+    code = "JOB_STORE_BACKEND_UNSUPPORTED" if field in {"job_store_backend", "job_store_mirror"} else None
+    return SettingsError(f"SS_{field.upper()}={fault['input']!r}: {fault['msg']}", code=code)

@@ -5,17 +5,20 @@ Heavy parts (pandas behind the stages) are imported only by `work_parts`, so tha
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock, SystemClock
-from ss_pipeline.settings import Settings
+from ss_pipeline.errors import SettingsError
+from ss_pipeline.settings import BackendName, Settings
 from ss_pipeline.stages.claiming import ClaimRules
 from ss_pipeline.stages.intake.stage import IntakeLimits
 from ss_pipeline.store.base import Backend
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.jobs import JobStore, facets_of_body
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline.store.mirroring import MirroringBackend
+from ss_pipeline.store.retrying import RetryingBackend
 
 if TYPE_CHECKING:
     from ss_pipeline.job_run import WorkParts
@@ -83,7 +86,41 @@ def work_parts(parts: Parts) -> "WorkParts":
     )
 
 
-def _backend(settings: Settings) -> Backend:
-    if settings.job_store_backend == "memory":
+def open_backend(settings: Settings, name: BackendName) -> Backend:
+    """The back end of this name, at the address that the settings give.
+
+    Raises:
+        SettingsError: its address is not set, or the package it needs is not installed.
+        StoreUnavailableError: the server does not answer, or its settings would lose what it acknowledges.
+    """
+    if name == "memory":
         return MemoryBackend()
-    return FileBackend(settings.jobs_path(), facets_of=facets_of_body)
+    if name == "file":
+        return FileBackend(settings.jobs_path(), facets_of=facets_of_body)
+    return RetryingBackend(_open_server(settings, name), patience=settings.job_store_patience_seconds)
+
+
+def _open_server(settings: Settings, name: Literal["postgres", "redis"]) -> Backend:
+    address = settings.job_store_postgres_dsn if name == "postgres" else settings.redis_url
+    if address is None:
+        variable = "SS_JOB_STORE_POSTGRES_DSN" if name == "postgres" else "SS_REDIS_URL"
+        raise SettingsError(f"{variable} is not set, and the back end `{name}` needs it")
+    if name == "postgres":
+        from ss_pipeline.store.postgres import PostgresBackend
+
+        return PostgresBackend(address.get_secret_value())
+    try:
+        from ss_pipeline.store.redis import RedisBackend
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"the back end `redis` needs a package that is not installed: {error.name}",
+            todo="Install it: pip install 'ss-pipeline[redis]'",
+        ) from error
+    return RedisBackend(address.get_secret_value())
+
+
+def _backend(settings: Settings) -> Backend:
+    backend = open_backend(settings, settings.job_store_backend)
+    if settings.job_store_mirror is None:
+        return backend
+    return MirroringBackend(backend, open_backend(settings, settings.job_store_mirror), facets_of=facets_of_body)

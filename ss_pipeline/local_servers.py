@@ -54,7 +54,8 @@ class LocalServer(ABC):
     @property
     def pid(self) -> int:
         """The server's process id."""
-        assert self._process is not None, "the server was not started"
+        if self._process is None:
+            raise StackError(f"{self.name} was not started", code="STACK_DIED")
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -111,7 +112,7 @@ class LocalServer(ABC):
             )
 
     def _started_once(self, deadline: float) -> bool:
-        """Whether one start succeeded; a server that finds its predecessor's last process still there is tried again."""
+        """Whether one start succeeded; False where another try may succeed (`may_be_tried_again`)."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),

@@ -238,6 +238,18 @@ def tenants_and_collections_do_not_meet(stand: Stand) -> None:
         stand.backend.read(a_key(1, tenant="c"))
 
 
+@case
+def collections_are_those_that_have_documents(stand: Stand) -> None:
+    assert stand.backend.collections() == []
+    for collection in ("ledger", "jobs", "aliases"):
+        for number in range(2):
+            stored(stand, a_key(number, collection=collection))
+    assert stand.backend.collections() == ["aliases", "jobs", "ledger"]
+    for number in range(2):
+        stand.backend.delete(a_key(number, collection="ledger"), expected=a_body(WAITING))
+    assert stand.backend.collections() == ["aliases", "jobs"]
+
+
 # --- who is next ---------------------------------------------------------------------------------------------------
 
 
@@ -532,6 +544,22 @@ def a_store_takes_changes_again_once_it_is_unsealed(stand: Stand) -> None:
     stand.backend.replace(key, a_body(WAITING, "2"), WAITING, expected=a_body(WAITING))
     leased(stand, key, claim_id="c")
     assert keys_of(stand.backend.page("jobs")) == [key]
+
+
+@case
+def who_moves_documents_passes_the_seal(stand: Stand) -> None:
+    key = stored(stand)
+    stand.backend.seal("the next store")
+    with closing(stand.backend.for_moving()) as mover:
+        mover.replace(key, a_body(WAITING, "2"), WAITING, expected=a_body(WAITING))
+        mover.create(a_key(2), a_body(WAITING), WAITING)
+        mover.adopt_history(key, ClaimHistory(fence=7, attempts=1))
+        assert mover.sealed_for() == "the next store"
+    assert stand.backend.read(key) == a_body(WAITING, "2")
+    assert keys_of(stand.backend.page("jobs")) == [key, a_key(2)]
+    assert stand.backend.history_of(key) == ClaimHistory(fence=7, attempts=1)
+    with pytest.raises(StoreSealedError):
+        stored(stand, a_key(3))
 
 
 @case

@@ -7,6 +7,7 @@ jobs (schema, migration, versions) belongs in store/jobs.py, which is written on
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from ss_pipeline.jobs.model import PriorityClass
 
@@ -157,6 +158,10 @@ class DocumentStore(ABC):
         """How many documents there are for each (tenant, status)."""
 
     @abstractmethod
+    def collections(self) -> list[str]:
+        """The collections that have documents, sorted."""
+
+    @abstractmethod
     def heads(self, collection: str, *, per_group: int) -> list[Listed]:
         """Who is next: of each (tenant, priority class) the first `per_group` waiting documents that no live claim
         holds, highest priority first, then oldest. The cost does not grow with the backlog behind them."""
@@ -252,6 +257,10 @@ class Backend(DocumentStore, ClaimStore):
     @abstractmethod
     def sealed_for(self) -> str | None:
         """The successor that a sealed store names, else None."""
+
+    @abstractmethod
+    def for_moving(self) -> Self:
+        """The same store for whoever moves documents into it: what is changed through this object passes the seal."""
 
     @abstractmethod
     def check(self) -> list[str]:

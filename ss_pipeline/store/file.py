@@ -10,7 +10,9 @@ is loaded as it is at once, but listed as it was until it is written here or `re
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 from ss_pipeline import durable
 from ss_pipeline.errors import (
@@ -43,6 +45,7 @@ class FileBackend(Backend):
         clock: The lease clock and the wall clock.
         lock_timeout: How long to wait for another writer of the same document, in seconds.
         look_seconds: Least seconds between two looks for job folders that other programs made.
+        heeds_seal: False for whoever moves documents.
     """
 
     def __init__(
@@ -53,12 +56,22 @@ class FileBackend(Backend):
         clock: LeaseClock | None = None,
         lock_timeout: float = 10.0,
         look_seconds: float = 5.0,
+        heeds_seal: bool = True,
     ) -> None:
         self._root = root
         self._layout = FileLayout(root)
         self._clock = clock or LeaseClock()
         self._lock_timeout = lock_timeout
-        self._seal = Seal(root)
+        self._seal = Seal(root, heeded=heeds_seal)
+        self._for_moving = partial(
+            type(self),
+            root,
+            facets_of=facets_of,
+            clock=self._clock,
+            lock_timeout=lock_timeout,
+            look_seconds=look_seconds,
+            heeds_seal=False,
+        )
         self._catalogue = Catalogue(self._layout, facets_of=facets_of, clock=self._clock, look_seconds=look_seconds)
 
     # --- documents -------------------------------------------------------------------------------------------------
@@ -117,6 +130,9 @@ class FileBackend(Backend):
 
     def counts(self, collection: str) -> dict[tuple[str, str], int]:
         return self._catalogue.listing(lambda rows: rows.counts(collection))
+
+    def collections(self) -> list[str]:
+        return self._catalogue.listing(lambda rows: rows.collections())
 
     def heads(self, collection: str, *, per_group: int) -> list[Listed]:
         now = self._catalogue.now
@@ -185,6 +201,9 @@ class FileBackend(Backend):
     def sealed_for(self) -> str | None:
         with named_faults("the seal"):
             return self._seal.successor()
+
+    def for_moving(self) -> Self:
+        return self._for_moving()
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 

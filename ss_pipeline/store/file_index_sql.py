@@ -65,4 +65,5 @@ ORDER BY tenant, id LIMIT ?"""
 )
 COUNTS: Final = """
 SELECT tenant, status, count(*) FROM documents INDEXED BY by_status WHERE collection = ? GROUP BY status, tenant"""
+NEXT_COLLECTION: Final = "SELECT collection FROM documents WHERE collection > ? ORDER BY collection LIMIT 1"
 LAST_TENANT: Final = "\U0010ffff"

@@ -15,10 +15,15 @@ _NAME: Final = ".sealed"
 
 
 class Seal:
-    """The seal of one root."""
+    """The seal of one root.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        heeded: False for whoever moves documents: `check` lets every change pass.
+    """
+
+    def __init__(self, root: Path, *, heeded: bool) -> None:
         self._path = root / _NAME
+        self._heeded = heeded
 
     def close(self, successor: str) -> None:
         """Sets the seal, durably."""
@@ -41,5 +46,5 @@ class Seal:
         """Raises:
         StoreSealedError: the seal is set.
         """
-        if (successor := self.successor()) is not None:
+        if self._heeded and (successor := self.successor()) is not None:
             raise StoreSealedError(successor)

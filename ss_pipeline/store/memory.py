@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import groupby, islice
 from threading import RLock
+from typing import Self
 
 from ss_pipeline.errors import (
     DocumentChangedError,
@@ -30,7 +32,8 @@ class MemoryBackend(Backend):
         self._lock = RLock()
         self._documents: dict[DocumentKey, tuple[bytes, Facets]] = {}
         self._claims: dict[DocumentKey, ClaimRecord] = {}
-        self._successor: str | None = None
+        self._successors: list[str] = []
+        self._heeds_seal = True
 
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
         with self._changing():
@@ -85,6 +88,10 @@ class MemoryBackend(Backend):
             of = (listed.key.tenant_id, listed.facets.status)
             result[of] = result.get(of, 0) + 1
         return result
+
+    def collections(self) -> list[str]:
+        with self._lock:
+            return sorted({key.collection for key in self._documents})
 
     def heads(self, collection: str, *, per_group: int) -> list[Listed]:
         with self._lock:
@@ -150,14 +157,20 @@ class MemoryBackend(Backend):
 
     def seal(self, successor: str) -> None:
         with self._lock:
-            self._successor = successor
+            self._successors[:] = [successor]
 
     def unseal(self) -> None:
         with self._lock:
-            self._successor = None
+            self._successors.clear()
 
     def sealed_for(self) -> str | None:
-        return self._successor
+        with self._lock:
+            return next(iter(self._successors), None)
+
+    def for_moving(self) -> Self:
+        mover = copy(self)
+        mover._heeds_seal = False  # noqa: SLF001 - its own copy
+        return mover
 
     def check(self) -> list[str]:
         return []
@@ -165,8 +178,8 @@ class MemoryBackend(Backend):
     @contextmanager
     def _changing(self) -> Iterator[None]:
         with self._lock:
-            if self._successor is not None:
-                raise StoreSealedError(self._successor)
+            if self._successors and self._heeds_seal:
+                raise StoreSealedError(self._successors[0])
             yield
 
     def _now(self) -> LeaseMoment:

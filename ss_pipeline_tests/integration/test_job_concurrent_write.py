@@ -1,4 +1,4 @@
-"""Many writers of the same jobs: threads on every back end, processes on files. Nothing acknowledged is lost."""
+"""Many threads that write the same jobs, on every back end. Processes: reliability/test_store_races.py."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,6 @@ import pytest
 from ss_pipeline.errors import JobExistsError, JobVersionConflictError
 from ss_pipeline.store.jobs import JobStore, facets_of_body
 from ss_pipeline_tests.builders import a_job
-from ss_pipeline_tests.reliability.store_writers import run
 from ss_pipeline_tests.store_contract import STANDS
 
 ID = "job_abcdefghijklmnop"
@@ -55,30 +54,3 @@ def test_of_four_threads_that_create_a_job_one_succeeds(store: JobStore) -> None
     with ThreadPoolExecutor(4) as threads:
         created = list(threads.map(create, range(4 * 150)))
     assert [sum(created[start : start + 4]) for start in range(0, 600, 4)] == [1] * 150
-
-
-@pytest.mark.seed("S1.2.3")
-@pytest.mark.guarantee("R3")
-def test_sixteen_processes_lose_no_acknowledged_increment(tmp_path: Path) -> None:
-    found = run("increments", root=str(tmp_path / "jobs"), processes=16, jobs=8, times=25)
-    assert found == {"acked": 3_200, "stored": 3_200, "lost": 0, "versions": 3_200, "listed": 8}
-
-
-@pytest.mark.guarantee("R3")
-def test_a_store_that_does_not_lock_is_caught(tmp_path: Path) -> None:
-    found = run("increments", root=str(tmp_path / "jobs"), processes=8, jobs=1, times=20, kind="unlocked")
-    assert found["lost"] > 0
-
-
-@pytest.mark.seed("S1.2.8")
-@pytest.mark.guarantee("R4")
-def test_of_eight_processes_that_create_a_job_one_succeeds_and_its_job_is_stored(tmp_path: Path) -> None:
-    found = run("creates", root=str(tmp_path / "jobs"), processes=8, rounds=50)
-    assert [len(winners) for winners in found["winners"]] == [1] * 50
-    assert found["stored"] == [str(winners[0]) for winners in found["winners"]]
-    assert found["listed"] == 50
-
-
-@pytest.mark.guarantee("R10")
-def test_eight_claimers_work_off_every_job_once(tmp_path: Path) -> None:
-    assert run("claims", root=str(tmp_path / "jobs"), processes=8, jobs=60) == {"done": 60, "distinct": 60}

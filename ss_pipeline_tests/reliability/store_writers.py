@@ -1,24 +1,22 @@
-"""Processes that write to a file store: many at once, killed at any instant, killed or failed at a given system call.
+"""Processes that write to a file store: killed at any instant, killed or failed at a given system call.
 
-Run as `python -m ss_pipeline_tests.reliability.store_writers '{"task": …}'`: one process imports everything and forks
-the writers, so that a writer costs milliseconds. It prints what was found as one JSON line; the tests judge it.
+Each task prints what it found; the tests judge it (test_store_kills.py).
 """
 
-import json
 import os
 import random
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from ss_pipeline import durable
-from ss_pipeline.errors import JobExistsError, JobNotFoundError, JobVersionConflictError, SSError, StoreUnavailableError
+from ss_pipeline.errors import JobNotFoundError, SSError, StoreUnavailableError
 from ss_pipeline.jobs.documents import render_document
 from ss_pipeline.store.base import DocumentKey, Fence, Lease
 from ss_pipeline.store.file import FileBackend
@@ -26,33 +24,9 @@ from ss_pipeline.store.file_catalogue import Catalogue
 from ss_pipeline.store.file_layout import Place
 from ss_pipeline.store.jobs import JOBS, JobStore, facets_of_body, facets_of_job, job_key
 from ss_pipeline_tests.builders import a_job
-
-Found: TypeAlias = dict[str, Any]
-PROJECT_ROOT: Final = Path(__file__).parent.parent.parent
-
-
-def run(task: str, **parameters: object) -> Found:
-    """Runs one task in a process of its own; returns what it found."""
-    command = [
-        sys.executable,
-        "-m",
-        "ss_pipeline_tests.reliability.store_writers",
-        json.dumps({"task": task, **parameters}),
-    ]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-4_000:]
-    found: Found = json.loads(done.stdout.splitlines()[-1])
-    return found
-
+from ss_pipeline_tests.reliability.forking import Found, drained, fork, run_tasks
 
 # --- the stores tried: the real one and broken ones ------------------------------------------------------------------
-
-
-class UnlockedBackend(FileBackend):
-    """Broken: compares and sets without a lock."""
-
-    def _locked(self, place: Place) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class InPlaceBackend(FileBackend):
@@ -88,142 +62,10 @@ def open_backend(root: Path, kind: str = "real") -> FileBackend:
     """A back end on `root`: the real one, or a broken one by its name."""
     if kind == "in place":
         return InPlaceBackend(root)
-    cls = UnlockedBackend if kind == "unlocked" else FileBackend
-    backend = cls(root, facets_of=facets_of_body, look_seconds=3600 if kind == "unmarked" else 0)
+    backend = FileBackend(root, facets_of=facets_of_body, look_seconds=3600 if kind == "unmarked" else 0)
     if kind == "unmarked":
         backend._catalogue.__class__ = UnmarkedCatalogue
     return backend
-
-
-# --- forking ---------------------------------------------------------------------------------------------------------
-
-
-def fork(work: Callable[[int], None]) -> tuple[int, int]:
-    """Forks a child that writes to the returned pipe and ends; returns its process id and the pipe."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        status = 1
-        try:
-            work(writer)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    return child, reader
-
-
-def drained(pipe: int) -> bytes:
-    """All that is in a pipe whose writers are gone."""
-    with open(pipe, "rb") as file:
-        return file.read()
-
-
-def together(number: int, work: Callable[[int], object]) -> list[Any]:
-    """What `number` processes that start at once return."""
-    start, go = os.pipe()
-
-    def one(index: int) -> Callable[[int], None]:
-        def child(out: int) -> None:
-            os.close(go)
-            os.read(start, 1)
-            os.write(out, json.dumps(work(index)).encode())
-
-        return child
-
-    children = [fork(one(index)) for index in range(number)]
-    os.close(start)
-    os.close(go)
-    results = [json.loads(drained(pipe)) for _, pipe in children]
-    for child, _ in children:
-        os.waitpid(child, 0)
-    return results
-
-
-# --- many at once ----------------------------------------------------------------------------------------------------
-
-
-def increments(root: Path, *, processes: int, jobs: int, times: int, kind: str = "real") -> Found:
-    """Each process appends its tags to each job; what was acknowledged against what is stored."""
-    keys = [f"job_{number:016d}" for number in range(jobs)]
-    with closing(open_backend(root)) as backend:
-        for job_id in keys:
-            JobStore(backend).create(a_job(job_id, x_tags=[]))
-
-    def work(index: int) -> list[tuple[str, str]]:
-        store = JobStore(open_backend(root, kind))
-        order = [job_id for job_id in keys for _ in range(times)]
-        random.Random(index).shuffle(order)
-        acked = []
-        for number, job_id in enumerate(order):
-            tag = f"{index}.{number}"
-            while True:
-                job = store.load(job_id)
-                with suppress(JobVersionConflictError):
-                    store.save(job.changed(x_tags=[*(job.model_extra or {})["x_tags"], tag]))
-                    break
-            acked.append((job_id, tag))
-        return acked
-
-    acked = [tuple(ack) for acks in together(processes, work) for ack in acks]
-    with closing(open_backend(root)) as backend:
-        stored = {job_id: JobStore(backend).load(job_id) for job_id in keys}
-        tags = [(job_id, tag) for job_id, job in stored.items() for tag in (job.model_extra or {})["x_tags"]]
-        return {
-            "acked": len(acked),
-            "stored": len(tags),
-            "lost": len(set(acked) - set(tags)),
-            "versions": sum(job.version - 1 for job in stored.values()),
-            "listed": len(backend.page(JOBS)),
-        }
-
-
-def creates(root: Path, *, processes: int, rounds: int) -> Found:
-    """Processes that create the same jobs; how many succeeded with each, and whose is stored."""
-
-    def work(index: int) -> list[bool]:
-        store = JobStore(open_backend(root))
-        won = []
-        for number in range(rounds):
-            try:
-                store.create(a_job(f"job_{number:016d}", requirement=str(index)))
-                won.append(True)
-            except JobExistsError:
-                won.append(False)
-        return won
-
-    winners = [[i for i, won in enumerate(column) if won] for column in zip(*together(processes, work), strict=True)]
-    with closing(open_backend(root)) as backend:
-        stored = [JobStore(backend).load(f"job_{number:016d}").requirement for number in range(rounds)]
-        listed = len(backend.page(JOBS, limit=rounds + 1))
-    return {"winners": winners, "stored": stored, "listed": listed}
-
-
-def claims(root: Path, *, processes: int, jobs: int) -> Found:
-    """Claimers that take heads, lease, save under the fence and complete, until nothing waits."""
-    with closing(open_backend(root)) as backend:
-        for number in range(jobs):
-            JobStore(backend).create(a_job(f"job_{number:016d}", tenant_id=f"t{number % 3}"))
-
-    def work(index: int) -> list[str]:
-        backend = open_backend(root)
-        store = JobStore(backend)
-        done: list[str] = []
-        while heads := backend.heads(JOBS, per_group=4):
-            claim_id = f"{index}.{len(done)}.{time.monotonic_ns()}"
-            reserved = backend.reserve([head.key for head in heads[:3]], claim_id=claim_id, ttl=60)
-            lease = backend.lease(reserved, claim_id=claim_id, owner=str(index), ttl=60)
-            for key, fence in lease.fences.items():
-                job = store.load(key.document_id, tenant_id=key.tenant_id)
-                if job.held is None:  # else: a head read before another claimer had finished it
-                    store.save(job.changed(held="done"), fence=fence)
-                    done.append(f"{key.tenant_id}/{key.document_id}")
-                backend.complete(key, fence)
-        return done
-
-    done = [name for names in together(processes, work) for name in names]
-    return {"done": len(done), "distinct": len(set(done))}
 
 
 # --- killed at any instant -------------------------------------------------------------------------------------------
@@ -407,22 +249,16 @@ def left_of(root: Path, job_id: str, fence: Fence | None) -> Found:
     }
 
 
+def _on_path(task: Callable[..., Found], *, root: str, **parameters: Any) -> Found:
+    return task(Path(root), **parameters)
+
+
 TASKS: Final[dict[str, Callable[..., Found]]] = {
-    "increments": increments,
-    "creates": creates,
-    "claims": claims,
-    "random_kills": random_kills,
-    "syscall_kills": syscall_kills,
-    "syscall_errors": syscall_errors,
+    "random_kills": partial(_on_path, random_kills),
+    "syscall_kills": partial(_on_path, syscall_kills),
+    "syscall_errors": partial(_on_path, syscall_errors),
 }
 
 
-def main() -> None:
-    """Runs the task given as JSON."""
-    parameters = json.loads(sys.argv[1])
-    task, root = parameters.pop("task"), Path(parameters.pop("root"))
-    print(json.dumps(TASKS[task](root, **parameters)))
-
-
 if __name__ == "__main__":
-    main()
+    run_tasks(TASKS)

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from ss_pipeline_tests.reliability.store_writers import run
+from ss_pipeline_tests.reliability import forking
+from ss_pipeline_tests.reliability.forking import Found
+
+
+def run(task: str, **parameters: object) -> Found:
+    return forking.run("ss_pipeline_tests.reliability.store_writers", task, **parameters)
 
 
 def strace_problem() -> str | None:

@@ -20,6 +20,8 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   │   ├── StoreLockedError         STORE_LOCKED                  yes
     │   │   ├── StoreIndexDamagedError   STORE_INDEX_DAMAGED           yes
     │   │   └── StoreSealedError         STORE_SEALED                  yes
+    │   ├── StoreInUseError              STORE_IN_USE                  no
+    │   ├── StoreCopyIncompleteError     STORE_COPY_INCOMPLETE         yes
     │   ├── StorePathUnsafeError         STORE_PATH_UNSAFE             no
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
@@ -206,6 +208,30 @@ class StoreSealedError(StoreUnavailableError):
     def __init__(self, successor: str) -> None:
         super().__init__(f"this store is sealed: its documents have moved to {successor}")
         self.successor = successor
+
+
+class StoreInUseError(StoreError):
+    """Documents should be brought into a store that takes changes itself."""
+
+    code = "STORE_IN_USE"
+    advice = (
+        "Nothing was written there. Documents are brought only into an empty store or one that is sealed for the store "
+        "they come from: choose another one, or empty it. ss-pipeline store status shows all of them."
+    )
+
+    def __init__(self, target: str, *, source: str, todo: str | None = None) -> None:
+        super().__init__(f"the store {target} has documents and does not follow {source}", todo=todo)
+
+
+class StoreCopyIncompleteError(StoreError):
+    """Documents of two stores still differ after the last look at them."""
+
+    code = "STORE_COPY_INCOMPLETE"
+    retryable = True
+    advice = (
+        "Run the copy again. Where processes write to the source without SS_JOB_STORE_MIRROR, differences come back "
+        "until the switch."
+    )
 
 
 class StorePathUnsafeError(StoreError):

@@ -123,4 +123,5 @@ def _backend(settings: Settings) -> Backend:
     backend = open_backend(settings, settings.job_store_backend)
     if settings.job_store_mirror is None:
         return backend
-    return MirroringBackend(backend, open_backend(settings, settings.job_store_mirror), facets_of=facets_of_body)
+    mirror = open_backend(settings, settings.job_store_mirror)
+    return MirroringBackend(backend, mirror, facets_of=facets_of_body, name=settings.job_store_backend)

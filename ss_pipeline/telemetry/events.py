@@ -30,6 +30,8 @@ EVENTS: Final[dict[str, str]] = {
     "SS_JOB_STATUS_CHANGED": "A job changed its status.",
     "SS_STORE_INDEX_REBUILT": "The file store's index was rebuilt from the documents.",
     "SS_STORE_INDEX_DEFERRED": "A document was stored but not yet entered in the index; the next listing does it.",
+    "SS_STORE_WAITING": "A store did not answer; it is tried again after a pause.",
+    "SS_STORE_MIRROR_BEHIND": "A change was stored but not brought to the mirror; the next copy brings it in line.",
     "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
     # claims
     "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",

@@ -1,4 +1,4 @@
-"""`make bench`: what the engine costs beside the bare work, side by side in one run on this machine.
+"""What the engine costs beside the bare work, side by side in one run on this machine.
 
 The same job (200 rows × 10 columns, report with plots published) three ways: the stages in a loop in this process (the
 limit), one Dagster run in this process over all jobs, and the whole stack: inbox, sensors, queue, daemon, default
@@ -6,11 +6,8 @@ launcher. CPU is user + system of all processes involved. Not a test: figures ar
 """
 
 import json
-import os
-import platform
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from pathlib import Path
 
 from ss_pipeline import wiring
 from ss_pipeline.claim_run import work_off
-from ss_pipeline.console import OUT, print_table
+from ss_pipeline.console import print_table
 from ss_pipeline.local_stack import (
     StackHome,
     check_alive,
@@ -51,11 +48,8 @@ class Measured:
         return self.cpu_seconds / self.jobs
 
 
-def main() -> None:
-    """Measures the three ways and prints a table; arguments: jobs of the first two ways, jobs of the stack."""
-    many = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-    few = int(sys.argv[2]) if len(sys.argv) > 2 else 12
-    OUT.print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
+def measure(*, many: int = 60, few: int = 12) -> None:
+    """Measures the three ways and prints a table: `many` jobs for the first two, `few` for the whole stack."""
     results = [
         _timed("bare stages in a loop", many, _bare),
         _timed("one Dagster run, in process", many, _one_run),
@@ -159,7 +153,3 @@ def _cpu() -> float:
 def _expect(found: list[object], jobs: int) -> None:
     if len(found) != jobs:
         raise SystemExit(f"bench: {len(found)} of {jobs} jobs came through")
-
-
-if __name__ == "__main__":
-    main()

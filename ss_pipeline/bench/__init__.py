@@ -1,0 +1,1 @@
+"""`make bench`: figures of this machine, compared by hand; not tests."""

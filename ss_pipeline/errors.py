@@ -22,6 +22,8 @@ What lives here: the classes, their codes, and what a person should do about eac
     │   │   └── StoreSealedError         STORE_SEALED                  yes
     │   ├── StoreInUseError              STORE_IN_USE                  no
     │   ├── StoreCopyIncompleteError     STORE_COPY_INCOMPLETE         yes
+    │   ├── StoreUnsafeError             STORE_UNSAFE                  no
+    │   ├── StoreFormatError             STORE_FORMAT_UNKNOWN          no
     │   ├── StorePathUnsafeError         STORE_PATH_UNSAFE             no
     │   └── StaleFenceError              CLAIM_STALE_FENCE             no
     ├── ClaimLostError                   CLAIM_LOST                    no
@@ -232,6 +234,20 @@ class StoreCopyIncompleteError(StoreError):
         "Run the copy again. Where processes write to the source without SS_JOB_STORE_MIRROR, differences come back "
         "until the switch."
     )
+
+
+class StoreUnsafeError(StoreError):
+    """A server whose settings would lose what it acknowledges, or that cannot make a change as a whole."""
+
+    code = "STORE_UNSAFE"
+    advice = "Nothing was read or changed. Change the setting named here on the server, then start again."
+
+
+class StoreFormatError(StoreError):
+    """A store that was written by a version of this package with another layout of the store."""
+
+    code = "STORE_FORMAT_UNKNOWN"
+    advice = "Nothing was changed. Use the version of ss-pipeline that wrote this store, or a later one."
 
 
 class StorePathUnsafeError(StoreError):

@@ -15,6 +15,7 @@ from ss_pipeline.store.base import Listed
 from ss_pipeline.wiring import Parts
 
 LOW_DISK_BYTES: Final = 500_000_000
+SEALED_TODO: Final = "Set SS_JOB_STORE_BACKEND to that store, or take this one again: ss-pipeline store unseal."
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ def examine(parts: Parts) -> list[Finding]:
 
 
 def _folders(parts: Parts) -> list[Finding]:
-    folders = {"inbox": parts.inbox, "job documents": parts.settings.jobs_path()}
+    folders = {"inbox": parts.inbox}
+    if "file" in {parts.settings.job_store_backend, parts.settings.job_store_mirror}:
+        folders["job documents"] = parts.settings.jobs_path()
     if parts.artifacts.is_local:
         folders["artifacts"] = Path(parts.settings.artifacts_location())
     return [_folder(subject, folder) for subject, folder in folders.items()]
@@ -61,10 +64,17 @@ def _disk(parts: Parts) -> list[Finding]:
 
 
 def _backend(parts: Parts) -> list[Finding]:
-    problems = parts.jobs.backend.check()
+    backend, mirror = parts.jobs.backend, parts.settings.job_store_mirror
+    name = f"{parts.settings.job_store_backend} back end" + (f", mirrored to {mirror}" if mirror else "")
+    try:
+        problems, successor = backend.check(), backend.sealed_for()
+    except SSError as error:
+        return [Finding("store", "problem", error.message, error.todo)]
+    if successor is not None:
+        return [Finding("store", "problem", f"{name}: sealed, its documents have moved to {successor}", SEALED_TODO)]
     if not problems:
-        return [Finding("store", "ok", f"{parts.settings.job_store_backend} back end")]
-    return [Finding("store", "problem", problem, "See docs/life-of-a-job.md.") for problem in problems]
+        return [Finding("store", "ok", name)]
+    return [Finding("store", "problem", problem, "See docs/storage.md.") for problem in problems]
 
 
 def _jobs(parts: Parts) -> list[Finding]:

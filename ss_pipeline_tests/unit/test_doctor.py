@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from ss_pipeline import doctor, wiring
 from ss_pipeline.doctor import Finding
@@ -42,6 +43,23 @@ def test_jobs_are_counted_by_status(parts: wiring.Parts) -> None:
     findings = doctor.examine(parts)
     assert _of(findings, "jobs")[0].message == "2 created"
     assert _of(findings, "inbox")[0].message == str(parts.inbox)
+
+
+def test_a_store_whose_documents_have_moved_says_where_and_what_to_set(parts: wiring.Parts) -> None:
+    parts.jobs.backend.seal("the redis back end")
+    (finding,) = _of(doctor.examine(parts), "store")
+    assert finding.level == "problem"
+    assert "moved to the redis back end" in finding.message
+    assert "SS_JOB_STORE_BACKEND" in finding.todo
+
+
+def test_a_server_that_does_not_answer_is_a_problem_of_the_store_with_what_to_do(tmp_path: Path) -> None:
+    address = f"unix://{tmp_path / 'nothing.sock'}"
+    settings = Settings(
+        data_dir=tmp_path, job_store_backend="redis", redis_url=SecretStr(address), job_store_patience_seconds=0
+    )
+    (finding,) = _of(doctor.examine(wiring.light_parts(settings))[:4], "store")
+    assert (finding.level, bool(finding.todo)) == ("problem", True)
 
 
 def test_a_file_in_the_place_of_a_folder_is_a_problem(parts: wiring.Parts) -> None:

@@ -13,6 +13,7 @@ from ss_pipeline.settings import Settings, load_settings
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"SS_{name.upper()}", raising=False)
+    monkeypatch.delenv("SS_JOB_STORE_REDIS_URL", raising=False)
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -46,7 +47,6 @@ def test_a_variable_nobody_knows_is_not_our_business(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [
-        ("SS_JOB_STORE_BACKEND", "mongodb", "'file' or 'memory'"),
         ("SS_LOG_LEVEL", "LOUD", "'DEBUG'"),
         ("SS_REVIEW_POLICY", "never", "'auto' or 'always'"),
         ("SS_CLAIM_SLOTS", "0", "greater than or equal to 1"),
@@ -69,6 +69,50 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable_and_what_is_allo
     assert complaint in caught.value.message
     assert caught.value.error_code == "SETTINGS_INVALID"
     assert "docs/configuration.md" in caught.value.todo
+
+
+@pytest.mark.seed("S2.3.5")
+@pytest.mark.parametrize("variable", ["SS_JOB_STORE_BACKEND", "SS_JOB_STORE_MIRROR"])
+def test_a_back_end_that_is_not_there_is_refused_with_the_ones_that_are(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "mongodb")
+    with pytest.raises(SettingsError, match=f"{variable}='mongodb'.*'file', 'memory', 'postgres' or 'redis'") as caught:
+        load_settings()
+    assert caught.value.error_code == "JOB_STORE_BACKEND_UNSUPPORTED"
+
+
+@pytest.mark.seed("S2.3.5")
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"SS_JOB_STORE_BACKEND": "postgres"}, "SS_JOB_STORE_POSTGRES_DSN is not set"),
+        ({"SS_JOB_STORE_BACKEND": "redis"}, "SS_REDIS_URL is not set"),
+        ({"SS_JOB_STORE_MIRROR": "redis"}, "SS_REDIS_URL is not set"),
+        ({"SS_JOB_STORE_MIRROR": "file"}, "SS_JOB_STORE_MIRROR='file': it is the back end itself"),
+    ],
+)
+def test_a_back_end_without_its_address_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], complaint: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert complaint in caught.value.message
+
+
+@pytest.mark.seed("S2.3.5")
+@pytest.mark.parametrize("variable", ["SS_REDIS_URL", "SS_JOB_STORE_REDIS_URL"])
+def test_the_address_of_redis_is_read_under_both_names_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("SS_JOB_STORE_BACKEND", "redis")
+    monkeypatch.setenv(variable, "redis://:hidden@127.0.0.1:6379/0")
+    settings = load_settings()
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value().endswith("6379/0")
+    assert "hidden" not in repr(settings)
 
 
 def test_settings_do_not_change_after_they_were_read() -> None:

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     job_store_patience_seconds: float = Field(
         15.0, ge=0, description="How long a `postgres` or `redis` server that does not answer is waited for."
     )
+    dagster_postgres_url: SecretStr | None = Field(
+        None,
+        description="Where Dagster keeps its history with `deploy/dagster.postgres.yaml`, which reads it itself: "
+        "`postgresql+psycopg2://…`. `ss-pipeline up --postgres` sets it to the address of the `postgres` back end.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level of event lines.")
 
     inbox_quiet_seconds: float = Field(
@@ -85,6 +90,15 @@ class Settings(BaseSettings):
             raise ValueError("SS_JOB_STORE_POSTGRES_DSN is not set, and the back end `postgres` needs it")
         if "redis" in used and self.redis_url is None:
             raise ValueError("SS_REDIS_URL is not set, and the back end `redis` needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _leases_outlive_heartbeats(self) -> Self:
+        if self.claim_heartbeat_seconds > self.claim_lease_seconds / 3:
+            raise ValueError(
+                f"SS_CLAIM_HEARTBEAT_SECONDS={self.claim_heartbeat_seconds:g} is more than a third of "
+                f"SS_CLAIM_LEASE_SECONDS={self.claim_lease_seconds:g}: two late heartbeats would lose the lease"
+            )
         return self
 
     def inbox_path(self) -> Path:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 import pytest
 
@@ -45,6 +46,28 @@ def own_redis(**options: str) -> Iterator[RedisServer]:
     """A Redis that a test may kill and start again."""
     with _in_new_folder(RedisServer, options) as server:
         yield server
+
+
+def new_database() -> str:
+    """The address of a new database on the shared PostgreSQL."""
+    import sqlalchemy as sa
+
+    name = f"t_{uuid4().hex[:12]}"
+    url = sa.make_url(shared_postgres().url)
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+def empty_redis(number: int = 1) -> str:
+    """The address of a numbered database of the shared Redis, emptied."""
+    import redis
+
+    url = f"{shared_redis().url}?db={number}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
 
 
 def _until_exit(make: Callable[[Path, dict[str, str]], Server]) -> Server:

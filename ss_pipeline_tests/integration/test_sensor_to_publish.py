@@ -1,37 +1,18 @@
 """From a submission in the inbox to a published report through Dagster, on an ephemeral instance: what CI does."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from ss_pipeline.definitions import build_definitions
 from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, recorded_partition_key
 from ss_pipeline.defs.tags import CLAIM_TAG, RANGE_END_TAG, RANGE_START_TAG
 from ss_pipeline.stages import decision
 from ss_pipeline.store.jobs import job_key
-from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline
+from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline
 
 ASSETS = ["submission", "job_record", "input_profile", "analysis_draft", "publication"]
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Pipeline:
-    return a_pipeline(tmp_path, claim_slots=2)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
-@pytest.fixture
-def repository(pipeline: Pipeline) -> dg.RepositoryDefinition:
-    return build_definitions(pipeline.parts.settings).get_repository_def()
 
 
 def _tick(repository: dg.RepositoryDefinition, name: str, instance: dg.DagsterInstance) -> dg.SensorResult:

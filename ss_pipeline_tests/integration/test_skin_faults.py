@@ -1,7 +1,6 @@
 """The Dagster skin where something is wrong: damaged documents, lost partitions, many ticks, hostile names."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,22 +27,6 @@ from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.pipeline import Pipeline, a_pipeline
 
 HOSTILE_ID = "<img src=x onerror=alert(1)>|[a](javascript:b)"
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Pipeline:
-    return a_pipeline(tmp_path, claim_slots=2)
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
-
-
-@pytest.fixture
-def repository(pipeline: Pipeline) -> dg.RepositoryDefinition:
-    return build_definitions(pipeline.parts.settings).get_repository_def()
 
 
 def _tick(repository: dg.RepositoryDefinition, instance: dg.DagsterInstance) -> list[dg.RunRequest]:

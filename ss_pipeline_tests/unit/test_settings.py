@@ -28,6 +28,7 @@ def test_each_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SS_DATA_DIR", "/data")
     monkeypatch.setenv("SS_CLAIM_SLOTS", "12")
     monkeypatch.setenv("SS_CLAIM_LEASE_SECONDS", "3.5")
+    monkeypatch.setenv("SS_CLAIM_HEARTBEAT_SECONDS", "1")
     monkeypatch.setenv("SS_JOB_STORE_BACKEND", "memory")
     settings = load_settings()
     assert (settings.data_dir, settings.claim_slots, settings.claim_lease_seconds) == (Path("/data"), 12, 3.5)
@@ -89,10 +90,11 @@ def test_a_back_end_that_is_not_there_is_refused_with_the_ones_that_are(
         ({"SS_JOB_STORE_BACKEND": "postgres"}, "SS_JOB_STORE_POSTGRES_DSN is not set"),
         ({"SS_JOB_STORE_BACKEND": "redis"}, "SS_REDIS_URL is not set"),
         ({"SS_JOB_STORE_MIRROR": "redis"}, "SS_REDIS_URL is not set"),
+        ({"SS_CLAIM_HEARTBEAT_SECONDS": "21"}, "more than a third of SS_CLAIM_LEASE_SECONDS=60"),
         ({"SS_JOB_STORE_MIRROR": "file"}, "SS_JOB_STORE_MIRROR='file': it is the back end itself"),
     ],
 )
-def test_a_back_end_without_its_address_is_refused_at_the_start(
+def test_settings_that_do_not_go_together_are_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], complaint: str
 ) -> None:
     for name, value in settings.items():

@@ -34,7 +34,8 @@ class RetryingBackend(Backend):
     """Waits for a back end that raises StoreUnavailableError; a sealed store or a held lock is no such case.
 
     A change whose outcome is unknown is settled by looking. Where another has changed the document since, a change
-    that did take effect may be reported as refused; one that is reported as done always was.
+    that did take effect may be reported as refused. A document that a second try of `delete` does not find counts as
+    deleted, a lease that a second try finds ended and held by nobody as ended by the first.
 
     Args:
         inner: The back end.

@@ -32,6 +32,9 @@ EVENTS: Final[dict[str, str]] = {
     "SS_STORE_INDEX_DEFERRED": "A document was stored but not yet entered in the index; the next listing does it.",
     "SS_STORE_WAITING": "A store did not answer; it is tried again after a pause.",
     "SS_STORE_MIRROR_BEHIND": "A change was stored but not brought to the mirror; the next copy brings it in line.",
+    "SS_STORE_COPIED": "The documents of a store were brought into another one.",
+    "SS_STORE_SWITCHED": "Another store takes the changes from now on.",
+    "SS_STORE_SWITCH_UNDONE": "A switch to another store failed; the old one takes changes again.",
     "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
     # claims
     "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",

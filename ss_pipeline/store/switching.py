@@ -1,0 +1,81 @@
+"""The switch from one store to another: of two stores exactly one takes changes, whatever happens on the way.
+
+Both are sealed while the last changes are brought over. From the moment the new one is unsealed the old one follows it
+(mirroring.py), and the way back is the same switch in the other direction. Bringing documents is copying.py's business.
+"""
+
+import logging
+from contextlib import ExitStack, suppress
+
+from ss_pipeline.errors import StoreCopyIncompleteError, StoreUnavailableError
+from ss_pipeline.store.copying import CopyResult, Progress, check_source, copy_documents, say_nothing
+from ss_pipeline.store.syncing import FacetsOf, NamedBackend
+from ss_pipeline.telemetry.events import emit
+
+
+def switch(
+    source: NamedBackend, target: NamedBackend, *, facets_of: FacetsOf, progress: Progress = say_nothing
+) -> CopyResult | None:
+    """Makes the target the store that takes changes, with every document and claim history of the source.
+
+    The source refuses changes from before the last look at it on, so that none is lost: processes that still use it
+    are told where the documents are now. Where anything fails it takes changes again. A switch that was killed can be
+    run again.
+
+    Returns:
+        What the last copy did, or None where the switch was made before.
+
+    Raises:
+        StoreSealedError: the source's documents have moved to another store than the target.
+        StoreInUseError: the target takes changes itself.
+        StoreCopyIncompleteError: documents still differ, or runs have held documents in the target for long.
+        StoreUnavailableError: one of the two failed.
+    """
+    if is_switched(source, target):
+        return None
+    check_source(source, target)
+    copy_documents(source, target, facets_of=facets_of, progress=progress)  # so that little is left for later
+    with ExitStack() as undo:
+        undo.callback(_take_changes_again, source, target)
+        source.backend.seal(target.name)
+        result = copy_documents(source, target, facets_of=facets_of, verify=True, progress=progress)
+        _check_whole(result, source, target)
+        undo.pop_all()
+    _take_changes(target)
+    emit("SS_STORE_SWITCHED", source=source.name, target=target.name)
+    return result
+
+
+def is_switched(source: NamedBackend, target: NamedBackend) -> bool:
+    """Whether the source is sealed for the target, and the target takes changes and has been copied into."""
+    return source.follows(target) and target.backend.sealed_for() is None and bool(target.backend.collections())
+
+
+def _check_whole(result: CopyResult, source: NamedBackend, target: NamedBackend) -> None:
+    if result.differences:
+        raise StoreCopyIncompleteError(f"{result.differences} documents differ between the two stores")
+    if result.held:
+        raise StoreCopyIncompleteError(
+            f"runs of before hold {len(result.held)} documents in {target.name}",
+            todo="Stop them, or wait until their leases are over, then run the switch again.",
+        )
+    if not source.follows(target):
+        raise StoreCopyIncompleteError(f"{source.name} was unsealed before the switch was done")
+
+
+def _take_changes_again(source: NamedBackend, target: NamedBackend) -> None:
+    """Unseals the source, also where the target cannot be asked whether another switch has come first."""
+    with suppress(StoreUnavailableError):
+        if is_switched(source, target):
+            return
+    source.backend.unseal()
+    emit("SS_STORE_SWITCH_UNDONE", level=logging.WARNING, source=source.name)
+
+
+def _take_changes(target: NamedBackend) -> None:
+    """Unseals the target. Where that fails the source stays sealed: it is not known whether the target is."""
+    try:
+        target.backend.unseal()
+    except StoreUnavailableError as error:
+        todo = "Both stores are sealed now, and the documents are in both: run the same switch again."
+        raise StoreUnavailableError(error.message, todo=todo) from error

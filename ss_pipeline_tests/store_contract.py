@@ -4,6 +4,7 @@ A new back end joins with one line in `STANDS`. Cases take a `Stand` with no doc
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -25,6 +26,8 @@ from ss_pipeline.store.base import Backend, ClaimHistory, DocumentKey, Facets, L
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.file_claims import LeaseClock
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline.store.redis import RedisBackend
+from ss_pipeline_tests.redis_namespaces import redis_namespace
 
 FacetsOf: TypeAlias = Callable[[DocumentKey, bytes], Facets]
 
@@ -45,6 +48,21 @@ class MovedClock:
     def for_leases(self) -> LeaseClock:
         """As the file back end takes it."""
         return LeaseClock(seconds=lambda: self.lease, boot_id=lambda: self.boot_id, wall=lambda: self.wall)
+
+
+class ServerClock(MovedClock):
+    """The clock of a server, which nobody can move: what the server has stored is made older instead.
+
+    Args:
+        age: Makes every time that is stored earlier by so many seconds.
+    """
+
+    def __init__(self, age: Callable[[float], None]) -> None:
+        super().__init__(wall=time.time())
+        self._age = age
+
+    def advance(self, seconds: float) -> None:
+        self._age(seconds)
 
 
 @dataclass
@@ -83,7 +101,15 @@ def on_files(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[
         yield Stand(backend, clock)
 
 
-STANDS: Final[dict[str, StandMaker]] = {"memory": on_memory, "file": on_files}
+@contextmanager
+def on_redis(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[Stand]:
+    """The Redis back end, in a namespace of its own."""
+    del folder, facets_of
+    with redis_namespace() as space, closing(RedisBackend(space.url, namespace=space.name)) as backend:
+        yield Stand(backend, ServerClock(space.age))
+
+
+STANDS: Final[dict[str, StandMaker]] = {"memory": on_memory, "file": on_files, "redis": on_redis}
 
 Case: TypeAlias = Callable[[Stand], None]
 CASES: Final[dict[str, Case]] = {}

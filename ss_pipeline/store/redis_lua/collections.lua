@@ -1,0 +1,2 @@
+-- The collections that have documents, in no order.
+return {'done', redis.call('SMEMBERS', name('collections'))}

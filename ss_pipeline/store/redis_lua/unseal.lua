@@ -1,0 +1,3 @@
+-- Takes changes again.
+redis.call('DEL', name('sealed'))
+return {'done'}

@@ -10,9 +10,11 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType
+from typing import Any, Final, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -22,6 +24,7 @@ from ss_pipeline.telemetry.events import EVENTS
 
 DOCS: Final = Path(__file__).resolve().parent
 PACKAGE: Final = Path(errors.__file__).resolve().parent
+TESTS: Final = DOCS.parent / "ss_pipeline_tests"
 NOTICE: Final = "<!-- Written by docs/generate.py from the code; change the code, then run: make docs -->"
 
 _SIGNS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -82,6 +85,35 @@ def commands_page() -> str:
     return f"{title}\n\n{NOTICE}\n{rest}\n"
 
 
+def guarantees_page() -> str:
+    """Every promise with the tests that carry its id, and every id that a test carries."""
+    promises: dict[str, str] = tomllib.loads((DOCS / "promises.toml").read_text(encoding="utf-8"))["promises"]
+    proofs = proofs_of_promises()
+    if unknown := sorted(proofs.keys() - promises.keys()):
+        raise SystemExit(f"tests carry promises that docs/promises.toml does not state: {', '.join(unknown)}")
+    rows = [(f"`{id_}`", promise, "<br>".join(proofs.get(id_, ["–"]))) for id_, promise in promises.items()]
+    return _page(
+        "Guarantees",
+        "What survives which fault. Each promise is proved by tests that carry its id (`@pytest.mark.guarantee`)."
+        " Where a test says that nothing is lost, a store or a step broken on purpose is caught by the same test.",
+        "Jobs are executed at least once and published exactly once. R: durability and scheduling, F: faults, A: input"
+        " from outside, L: drafts and reports.",
+        _table(("Id", "Promise", "Proved by"), rows),
+    )
+
+
+def proofs_of_promises() -> dict[str, list[str]]:
+    """Promise -> links to the test modules that carry its id."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        given = ",".join(re.findall(r"mark\.guarantee\(([^)]*)\)", text))
+        for id_ in sorted(set(re.findall(r'"([A-Z]+[0-9]+)"', given))):
+            name = path.relative_to(TESTS).with_suffix("").as_posix()
+            found.setdefault(id_, []).append(f"[{name}](../{TESTS.name}/{name}.py)")
+    return found
+
+
 def error_classes() -> list[type[errors.SSError]]:
     """Every class of the tree, parents first."""
     found = [errors.SSError]
@@ -107,6 +139,7 @@ def pages() -> dict[str, Callable[[], str]]:
         "errors.md": errors_page,
         "events.md": events_page,
         "configuration.md": configuration_page,
+        "guarantees.md": guarantees_page,
         **({"cli.md": commands_page} if (PACKAGE / "cli.py").exists() else {}),
     }
 
@@ -146,12 +179,18 @@ def _texts_of_the_package() -> Iterator[tuple[str, str]]:
 
 
 def _allowed(field: FieldInfo) -> str:
-    choices = getattr(field.annotation, "__args__", ()) if "Literal" in str(field.annotation) else ()
+    choices = list(_choices(field.annotation))
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     rules = [(sign, getattr(rule, name, None)) for rule in field.metadata for name, sign in _SIGNS.items()]
     bounds = ", ".join(f"{sign} {bound}" for sign, bound in rules if bound is not None)
     return f"{_type_name(field.annotation)} {bounds}".rstrip()
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    """The values a Literal allows, also one that may be None."""
+    for argument in get_args(annotation) if "Literal" in str(annotation) else ():
+        yield from _choices(argument) if "Literal" in str(argument) else () if argument is NoneType else (argument,)
 
 
 def _type_name(annotation: Any) -> str:

@@ -26,7 +26,9 @@ from ss_pipeline.store.base import Backend, ClaimHistory, DocumentKey, Facets, L
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.file_claims import LeaseClock
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline.store.postgres import PostgresBackend
 from ss_pipeline.store.redis import RedisBackend
+from ss_pipeline_tests.postgres_schemas import postgres_schema
 from ss_pipeline_tests.redis_namespaces import redis_namespace
 
 FacetsOf: TypeAlias = Callable[[DocumentKey, bytes], Facets]
@@ -102,6 +104,14 @@ def on_files(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[
 
 
 @contextmanager
+def on_postgres(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[Stand]:
+    """The PostgreSQL back end, in a schema of its own."""
+    del folder, facets_of
+    with postgres_schema() as schema, closing(PostgresBackend(schema.url, schema=schema.name)) as backend:
+        yield Stand(backend, ServerClock(schema.age))
+
+
+@contextmanager
 def on_redis(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[Stand]:
     """The Redis back end, in a namespace of its own."""
     del folder, facets_of
@@ -109,7 +119,12 @@ def on_redis(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[
         yield Stand(backend, ServerClock(space.age))
 
 
-STANDS: Final[dict[str, StandMaker]] = {"memory": on_memory, "file": on_files, "redis": on_redis}
+STANDS: Final[dict[str, StandMaker]] = {
+    "memory": on_memory,
+    "file": on_files,
+    "postgres": on_postgres,
+    "redis": on_redis,
+}
 
 Case: TypeAlias = Callable[[Stand], None]
 CASES: Final[dict[str, Case]] = {}

@@ -1,4 +1,4 @@
-"""Namespaces in the Redis of the tests: one for each test, and what a test looks at and does behind the store's back."""
+"""Namespaces in the Redis of the tests: one for each test, and what tests look at and do behind the store's back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,14 +41,15 @@ class RedisNamespace:
         """Makes every time that a store has written earlier by so many seconds."""
         self.client.eval(_AGE, 0, self.name, seconds)
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """The names of all keys, without the namespace."""
         return {key.decode().removeprefix(f"{self.name}/") for key in self.client.scan_iter(f"{self.name}/*")}
 
     def clear(self) -> None:
         """Removes all keys."""
-        for key in list(self.client.scan_iter(f"{self.name}/*")):
-            self.client.unlink(key)
+        keys = list(self.client.scan_iter(f"{self.name}/*", count=1_000))
+        for start in range(0, len(keys), 1_000):
+            self.client.unlink(*keys[start : start + 1_000])
         self.client.close()
 
 

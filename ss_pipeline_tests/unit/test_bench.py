@@ -28,7 +28,7 @@ def test_a_way_that_loses_jobs_gives_no_figure() -> None:
 def test_the_benchmark_of_the_store_measures_every_operation_of_every_back_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    store.measure(backlogs=(20, 40), samples=5, writers=2)
+    store.measure(backlogs=(30, 60), samples=5, writers=2)
     shown = capsys.readouterr().out
     for operation in ("create", "load", "save", "claim", "heartbeat", "complete", "page", "fsynced file"):
         assert operation in shown

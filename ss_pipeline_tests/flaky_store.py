@@ -1,5 +1,6 @@
 """A store that fails on command, before or after a call had its effect, and a time that passes by sleeping only."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias, TypeVar
@@ -43,13 +44,14 @@ class FlakyBackend(Backend):
         error: Callable[[], StoreUnavailableError] = lambda: StoreUnavailableError("the line broke"),
     ) -> None:
         self._inner = inner
-        self._failures = iter(failures)
+        self._failures = deque(failures)
         self._error = error
         self.calls: list[str] = []
 
     def fail_next(self, *failures: Failure) -> None:
         """Gives the next calls other failures than were planned."""
-        self._failures = iter(failures)
+        self._failures.clear()
+        self._failures.extend(failures)
 
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
         self._call("create", lambda: self._inner.create(key, body, facets))
@@ -134,7 +136,7 @@ class FlakyBackend(Backend):
 
     def _call(self, name: str, act: Callable[[], Answer]) -> Answer:
         self.calls.append(name)
-        failure = next(self._failures, "no")
+        failure = self._failures.popleft() if self._failures else "no"
         if failure == "before":
             raise self._error()
         answer = act()

@@ -212,7 +212,8 @@ CHANGES: Final[dict[str, list[Act]]] = {
 def disagreements(change: str, kind: type[RetryingBackend] = RetryingBackend) -> list[str]:
     """Every way of failing one call of a change, once or twice, after which an answer differs."""
     ways: list[list[Failure]] = [["before"], ["after"], ["after", "before"], ["after", "after"], ["before", "after"]]
-    plans = [["no"] * calls + way for calls in range(12) for way in ways]
+    answered: list[Failure] = ["no"]
+    plans = [answered * calls + way for calls in range(12) for way in ways]
     return [f"{plan}: {found}" for plan in plans if (found := disagreement(CHANGES[change], plan, kind))]
 
 

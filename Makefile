@@ -1,5 +1,6 @@
 # Every command of the project; `make` alone lists them. What a command needs is installed on first use, and again
-# when a lock changes: .venv/.runtime marks an environment that runs the pipeline, .venv/.dev one that tests it.
+# when a lock changes: .venv/.runtime marks an environment that runs the pipeline, .venv/.dev one that checks it,
+# .venv/.browser one that tests it.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -23,7 +24,7 @@ LOCKED_LINE := ^([a-z0-9._-]+==[^ ]+( ; [^\\]+)? \\|    --hash=sha256:[0-9a-f]{6
 
 .PHONY: help
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: .venv/.runtime ## See it work: real data through the whole pipeline, and the reports it publishes
@@ -33,8 +34,12 @@ demo: .venv/.runtime ## See it work: real data through the whole pipeline, and t
 up: .venv/.runtime ## Start the pipeline: daemon and Dagster UI, until Ctrl-C
 	$(BIN)/ss-pipeline up
 
+.PHONY: up-postgres
+up-postgres: .venv/.dev ## Start it on PostgreSQL: the one at SS_JOB_STORE_POSTGRES_DSN, or one that is started, too
+	$(BIN)/ss-pipeline up --postgres
+
 .PHONY: test
-test: .venv/.dev ## Run all tests, with branch coverage (at least 85 %)
+test: .venv/.browser ## Run all tests, with branch coverage (at least 85 %)
 	$(BIN)/pytest -m 'not stack and not soak' -n 2 --dist loadfile --cov --cov-report= --cov-fail-under=0
 	$(BIN)/pytest -m stack --cov --cov-append --cov-report=term --cov-report=lcov:coverage.lcov
 
@@ -85,5 +90,8 @@ clean: ## Remove the environment, caches and what the demo left (never var/, whe
 
 .venv/.dev: .venv/.runtime requirements-dev.lock
 	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.venv/.browser: .venv/.dev
 	.ci/install-browser
 	@touch $@

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ss_pipeline import console, demo, doctor, local_stack, wiring
+from ss_pipeline import console, demo, doctor, wiring
 from ss_pipeline.errors import SSError, SubmissionRefusedError
 from ss_pipeline.jobs.lifecycle import adopt as adopted
 from ss_pipeline.jobs.lifecycle import phase
@@ -26,6 +26,7 @@ from ss_pipeline.stages.intake.stage import submit as hand_in
 from ss_pipeline.store.base import DocumentKey, Listed
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline.telemetry.json_logs import log_to_stderr
+from ss_pipeline.up import run_up
 
 app = typer.Typer(
     help="Plain-language analysis requests become reviewed, published drafts.",
@@ -47,6 +48,8 @@ LISTED_STATUSES = (*JOB_STATUSES, "corrupted")
 def main() -> None:
     """Runs the command line; the entry point of the package."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _stop)
     try:
         app()
     except SSError as error:
@@ -67,32 +70,20 @@ def run_demo(
         demo.show_results(rows, data)
 
 
-@app.command()
-def up(port: Annotated[int, typer.Option(help="Port of the UI on loopback.")] = 3000) -> None:
+@app.command("up")
+def start_up(
+    port: Annotated[int, typer.Option(help="Port of the UI on loopback.")] = 3000,
+    postgres: Annotated[
+        bool,
+        typer.Option(
+            "--postgres",
+            help="Keep Dagster's history and the jobs in PostgreSQL: in the one at SS_JOB_STORE_POSTGRES_DSN, "
+            "else in one that is started with its data in <SS_DATA_DIR>/postgres.",
+        ),
+    ] = False,
+) -> None:
     """Start the Dagster UI and daemon with all sensors on, watching the inbox, until Ctrl-C."""
-    settings = load_settings()
-    project = local_stack.find_project()
-    home = local_stack.StackHome(
-        project=project, dagster_home=settings.data_dir.absolute() / "dagster", data=settings.data_dir.absolute()
-    )
-    local_stack.check_port_free(port)
-    places = {  # relative ones are relative to here, not to the project, where the stack runs
-        "SS_INBOX_DIR": str(settings.inbox_path()),
-        "SS_JOBS_DIR": str(settings.jobs_path()),
-        "SS_ARTIFACTS_URL": settings.artifacts_location(),
-    }
-    with local_stack.running(home, local_stack.development_command(home, port=port), environment=places) as process:
-        url = f"http://{local_stack.LOOPBACK}:{port}"
-        local_stack.wait_for_page(f"{url}/server_info", process=process, home=home, seconds=90)
-        console.print_fields(
-            "up", {"UI": url, "inbox": settings.inbox_path(), "log": home.log_file, "stop": "press Ctrl-C"}
-        )
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            console.OUT.print("stopping …")
-        else:
-            local_stack.check_alive(process, home)
+    run_up(port=port, postgres=postgres)
 
 
 @app.command()
@@ -282,9 +273,9 @@ def run_doctor(json_: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _stop(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM ends the command through its `finally` blocks, so that what it started is stopped."""
-    sys.exit(143)
+def _stop(number: int, _frame: object) -> NoReturn:
+    """A signal (or a closed terminal) ends the command through its `finally` blocks: what it started is stopped."""
+    sys.exit(128 + number)
 
 
 def _parts() -> wiring.Parts:

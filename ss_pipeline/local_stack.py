@@ -1,6 +1,6 @@
 """Dagster on this machine: starts the daemon (and the UI) as child processes and stops what it started.
 
-It prepares DAGSTER_HOME from the project's dagster.yaml. It does not import dagster: everything goes through the
+It prepares DAGSTER_HOME from the project's files. It does not import dagster: everything goes through the
 commands that the installation provides.
 """
 
@@ -35,11 +35,13 @@ class StackHome:
         project: Where dagster.yaml and workspace.yaml are.
         dagster_home: DAGSTER_HOME: runs, events, schedules.
         data: SS_DATA_DIR: inbox, job documents, artifacts.
+        instance: The settings of the Dagster instance, a file of the project.
     """
 
     project: Path
     dagster_home: Path
     data: Path
+    instance: str = "dagster.yaml"
 
     @property
     def log_file(self) -> Path:
@@ -47,10 +49,10 @@ class StackHome:
         return self.dagster_home / "stack.log"
 
     def prepare(self) -> None:
-        """Makes the folders and puts the project's dagster.yaml into DAGSTER_HOME."""
+        """Makes the folders and puts the settings of the instance into DAGSTER_HOME."""
         for folder in (self.dagster_home, self.data, self.data / "inbox"):
             folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.project / "dagster.yaml", self.dagster_home / "dagster.yaml")
+        shutil.copyfile(self.project / self.instance, self.dagster_home / "dagster.yaml")
 
 
 def find_project() -> Path:

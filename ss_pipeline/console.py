@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ss_pipeline.errors import SSError
@@ -88,6 +90,21 @@ def print_fields(title: str, fields: Mapping[str, object]) -> None:
         if value not in (None, "", [], {}):
             table.add_row(f"[bold]{escape(name)}[/bold]", _cell(value))
     OUT.print(Panel(table, title=f"[bold]{_as_text(title)}", title_align="left", expand=False))
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on stderr while the block runs, told of (what, done, of how many); nothing where stderr is no terminal."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=ERR, transient=True, disable=not ERR.is_terminal) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = progress.add_task(what)
+            progress.update(bars[what], completed=done, total=total)
+
+        yield tell
 
 
 def job_row(job: Job, *, claimed: bool = False) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 Heavy parts (pandas behind the stages) are imported only by `work_parts`, so that the CLI's light verbs stay light.
 """
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock, SystemClock
@@ -19,9 +21,14 @@ from ss_pipeline.store.jobs import JobStore, facets_of_body
 from ss_pipeline.store.memory import MemoryBackend
 from ss_pipeline.store.mirroring import MirroringBackend
 from ss_pipeline.store.retrying import RetryingBackend
+from ss_pipeline.store.syncing import NamedBackend
 
 if TYPE_CHECKING:
     from ss_pipeline.job_run import WorkParts
+
+
+MOVABLE: Final[tuple[BackendName, ...]] = ("file", "redis", "postgres")
+"""The back ends that documents are moved between; `memory` is gone at exit."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,45 @@ def open_backend(settings: Settings, name: BackendName) -> Backend:
     if name == "file":
         return FileBackend(settings.jobs_path(), facets_of=facets_of_body)
     return RetryingBackend(_open_server(settings, name), patience=settings.job_store_patience_seconds)
+
+
+def open_store(settings: Settings, name: str) -> NamedBackend:
+    """A store that documents are moved to or from: `file`, `redis` or `postgres` as the settings have it, or a folder.
+
+    Args:
+        name: One of these three, or `file:/folder`.
+
+    Raises:
+        SettingsError: no such store, or its address is not set.
+    """
+    kind, _, folder = name.partition(":")
+    for movable in MOVABLE:
+        if name == movable:
+            return NamedBackend(name, open_backend(settings, movable))
+    if kind != "file" or not folder:
+        allowed = f"{', '.join(MOVABLE)} or file:/folder"
+        raise SettingsError(f"documents cannot be moved to or from {name!r}", todo=f"Use {allowed}.")
+    path = Path(folder).resolve()
+    if path == settings.jobs_path().resolve():
+        return open_store(settings, "file")
+    return NamedBackend(f"file:{path}", FileBackend(path, facets_of=facets_of_body))
+
+
+@contextmanager
+def moving_between(settings: Settings, source: str, target: str) -> Iterator[tuple[NamedBackend, NamedBackend]]:
+    """Two stores by their names, closed at the end of the block.
+
+    Raises:
+        SettingsError: as of `open_store`; or both are the same, or the source's folder is not there.
+    """
+    stores = open_store(settings, source), open_store(settings, target)
+    with closing(stores[0].backend), closing(stores[1].backend):
+        if stores[0].name == stores[1].name:
+            raise SettingsError(f"{source} and {target} are the same store", todo="Name another one.")
+        folder = stores[0].name.partition(":")[2]
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"there is no folder {folder}", todo="Name the folder that has the documents.")
+        yield stores
 
 
 def _open_server(settings: Settings, name: Literal["postgres", "redis"]) -> Backend:

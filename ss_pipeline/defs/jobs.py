@@ -1,8 +1,8 @@
-"""Jobs: `process_jobs` over the five assets of a job, and the op jobs of the fleet (their ops are in defs/ops.py)."""
+"""Jobs: `process_jobs` over the five assets of a job, and the op jobs of the fleet (defs/ops.py, defs/store_ops.py)."""
 
 import dagster as dg
 
-from ss_pipeline.defs import ops
+from ss_pipeline.defs import ops, store_ops
 from ss_pipeline.defs.assets import job_pipeline
 from ss_pipeline.defs.backlog import backlog
 
@@ -30,5 +30,6 @@ FLEET_JOBS = [
     ops.decide_job,
     ops.retire_partitions_job,
     ops.verify_publications_job,
+    store_ops.copy_store_job,
 ]
 """Jobs launched by people from the launchpad, or by a schedule."""

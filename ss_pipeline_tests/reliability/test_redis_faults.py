@@ -24,7 +24,7 @@ WRITERS = 4
 
 
 def run(task: str, **parameters: object) -> Found:
-    return forking.run("ss_pipeline_tests.reliability.redis_writers", task, **parameters)
+    return forking.run("ss_pipeline_tests.reliability.redis_writers", task, seconds=300, **parameters)
 
 
 def wait_for_documents(url: str, number: int) -> None:

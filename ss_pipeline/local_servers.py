@@ -160,7 +160,8 @@ class LocalServer(ABC):
                 todo="Set TMPDIR to a folder with a short path.",
             )
         _make_private(self.folder.resolve(), owner=self.user())
-        _make_private(self.socket_folder.parent.resolve() / self.socket_folder.name, owner=self.user())
+        if self.socket_folder != self.folder:
+            _make_private(self.socket_folder, owner=self.user())
 
     @contextmanager
     def _folder_held_open(self) -> Iterator[None]:
@@ -190,15 +191,14 @@ class LocalServer(ABC):
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(number)
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.send_signal(number)
+            try:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+            finally:
+                process.kill()
+                process.wait()
         if self.socket_folder != self.folder:
             with suppress(OSError):  # a killed server leaves its socket there; the next start takes it over
                 self.socket_folder.rmdir()

@@ -1,12 +1,12 @@
 """Schemas of PostgreSQL for tests: one for each test, on the server they share, looked at and aged from the side."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, create_engine, text
+from sqlalchemy import Connection, create_engine, text
 
 from ss_pipeline_tests.servers import shared_postgres
 
@@ -19,10 +19,10 @@ class PostgresSchema:
     name: str
     connection: Connection
 
-    def rows(self, statement: str, **parameters: object) -> Sequence[Row[Any]]:
+    def rows(self, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         """What a statement gives."""
         result = self.connection.execute(text(statement), parameters)
-        return result.all() if result.returns_rows else []
+        return [tuple(row) for row in result] if result.returns_rows else []
 
     def age(self, seconds: float) -> None:
         """Makes every time that is stored earlier, as if the server's clock had gone on."""

@@ -37,7 +37,8 @@ class PostgresBackend(Backend):
         dsn: `postgresql://user:password@host:5432/database`, also with `?host=/folder/of/the/socket`.
         schema: The schema of the tables: a plain lower-case name.
         pool_size: Most connections of this process.
-        connect_seconds: How long a connection may take, at least 2.
+        connect_seconds: How long a connection may take, at least 2, and how long a free one is waited for.
+        lock_seconds: How long another writer of the same document is waited for.
         heeds_seal: False for whoever moves documents.
 
     Raises:
@@ -51,10 +52,15 @@ class PostgresBackend(Backend):
         schema: str = "ss_pipeline",
         pool_size: int = 5,
         connect_seconds: float = 5.0,
+        lock_seconds: float = 5.0,
         heeds_seal: bool = True,
     ) -> None:
         self._connections = Connections(
-            address_of(dsn), schema=schema, pool_size=pool_size, connect_seconds=connect_seconds
+            address_of(dsn),
+            schema=schema,
+            pool_size=pool_size,
+            connect_seconds=connect_seconds,
+            lock_seconds=lock_seconds,
         )
         self._heeds_seal = heeds_seal
         self._seal_lock = self._connections.lock_number("seal")

@@ -8,7 +8,7 @@ import os
 import re
 import select
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -33,11 +33,14 @@ _RECYCLE_SECONDS: Final = 300
 _SETTINGS: Final = {
     "default_transaction_isolation": "read committed",
     "statement_timeout": "30s",
-    "lock_timeout": "5s",
     "client_encoding": "UTF8",
-    "jit": "off",
 }
 """Of every session. The statements need the isolation: each must see what was committed before it began."""
+_PLANNING: Final = dict.fromkeys(
+    ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"
+)
+"""Of every session. All statements go by keys and in the order of an index; a planner without statistics, or with those
+of an hour ago, would at times read whole tables instead."""
 _SAFE: Final = ("synchronous_commit", "fsync", "full_page_writes")
 _TCP: Final = {
     "keepalives_idle": "15",
@@ -46,6 +49,8 @@ _TCP: Final = {
     "tcp_user_timeout": "15000",
 }
 """So that a server that went away without a word is noticed within about 30 s."""
+_LOCK: Final = text("SELECT pg_advisory_xact_lock(:number)")
+_NEW: Final = "new"
 
 
 @dataclass(frozen=True)
@@ -82,15 +87,17 @@ class Connections:
         schema: A plain lower-case name; made and brought up to date at first use.
         pool_size: Most connections of this process.
         connect_seconds: How long a connection may take, and how long a free one is waited for.
+        lock_seconds: How long a lock in the database is waited for.
     """
 
-    def __init__(self, url: URL, *, schema: str, pool_size: int, connect_seconds: float) -> None:
+    def __init__(self, url: URL, *, schema: str, pool_size: int, connect_seconds: float, lock_seconds: float) -> None:
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", schema):
             raise ValueError(f"{schema!r} is no plain lower-case name of a schema")
         self._url = url
         self._schema = schema
         self._pool_size = pool_size
         self._connect_seconds = connect_seconds
+        self._lock_seconds = lock_seconds
         self._opened: _Opened | None = None
         self._opening: dict[int, Lock] = {}
 
@@ -145,7 +152,10 @@ class Connections:
                 return opened.engine
             opened.engine.dispose(close=False)
         engine = self._new_engine()
-        self._prepare(engine)
+        with ExitStack() as undone:
+            undone.callback(engine.dispose)
+            self._prepare(engine)
+            undone.pop_all()
         self._opened = _Opened(os.getpid(), engine)
         return engine
 
@@ -167,7 +177,8 @@ class Connections:
 
     def _begin_session(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         """Sets a new connection up, and refuses a server that would lose what it acknowledges."""
-        settings = {**_SETTINGS, "search_path": self._schema}
+        lock_timeout = f"{round(self._lock_seconds * 1_000)}ms"
+        settings = {**_SETTINGS, **_PLANNING, "lock_timeout": lock_timeout, "search_path": self._schema}
         with closing(connection.cursor()) as cursor:
             cursor.execute(
                 "SELECT set_config(name, value, false) FROM unnest(%s, %s) AS setting (name, value)",
@@ -207,12 +218,6 @@ class Connections:
 @cache
 def _text_of(statement: str) -> TextClause:
     return text(statement)
-
-
-_LOCK: Final = text("SELECT pg_advisory_xact_lock(:number)")
-
-
-_NEW: Final = "new"
 
 
 def _refuse_dead(connection: DBAPIConnection, entry: ConnectionPoolEntry, _proxy: object) -> None:

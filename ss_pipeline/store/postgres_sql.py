@@ -24,6 +24,10 @@ def _same(one: str, other: str) -> str:
     return " AND ".join(f"{one}.{part} = {other}.{part}" for part in ("collection", "tenant_id", "document_id"))
 
 
+_BY_INDEX: Final = "SET LOCAL enable_sort = off;"
+"""Before statements whose order is that of an index: a planner without statistics would at times read and sort all."""
+
+
 def _rest(not_before: str, held_until: str) -> str:
     """The later of two moments that is still to come, or NULL: until when a document rests."""
     moments = f"unnest(ARRAY[to_timestamp({not_before}), {held_until}]) AS moment"
@@ -34,7 +38,7 @@ def _rest(not_before: str, held_until: str) -> str:
 
 _ENTER: Final = """
 SELECT pg_advisory_xact_lock_shared(:seal_lock);
-WITH sealed AS (SELECT successor FROM seal WHERE :heeds_seal)"""
+WITH sealed AS (SELECT successor FROM seal WHERE only_row AND :heeds_seal)"""
 
 _LOCKED: Final = f"""{_ENTER},
 document AS MATERIALIZED (
@@ -183,7 +187,7 @@ FROM claims WHERE {_KEY} AND EXISTS (SELECT FROM documents WHERE {_KEY})"""
 
 READ: Final = f"SELECT body FROM documents WHERE {_KEY}"
 
-PAGE: Final = f"""
+PAGE: Final = f"""{_BY_INDEX}
 SELECT {_FACETS} FROM documents
 WHERE collection = :collection AND (tenant_id, document_id) > (:after_tenant, :after_id) AND tenant_id <= :last_tenant
     AND (CAST(:status AS text) IS NULL OR status = :status)
@@ -193,7 +197,7 @@ LAST_TENANT: Final = "\U0010ffff"
 COUNTS: Final = """
 SELECT tenant_id, status, count(*) AS number FROM documents WHERE collection = :collection GROUP BY tenant_id, status"""
 
-COLLECTIONS: Final = """
+COLLECTIONS: Final = f"""{_BY_INDEX}
 WITH RECURSIVE found AS (
     (SELECT collection FROM documents ORDER BY collection LIMIT 1)
     UNION ALL
@@ -209,7 +213,7 @@ WAKE_BATCH: Final = 5_000
 _HELD_UNTIL: Final = f"(SELECT expires_at FROM claims AS c WHERE {_same('c', 'd')})"
 """Of a document `d`. A subquery, not a join: it stays a look-up by key, however many claims there are."""
 
-WAKE: Final = f"""
+WAKE: Final = f"""{_BY_INDEX}
 WITH due AS MATERIALIZED (
     SELECT collection, tenant_id, document_id FROM documents
     WHERE waiting AND rests_until <= (SELECT clock_timestamp())
@@ -222,7 +226,7 @@ RETURNING 1"""
 
 _READY: Final = "collection = :collection AND waiting AND rests_until IS NULL"
 
-HEADS: Final = f"""
+HEADS: Final = f"""{_BY_INDEX}
 WITH RECURSIVE groups AS (
     (SELECT tenant_id, class FROM documents WHERE {_READY} ORDER BY tenant_id, class LIMIT 1)
     UNION ALL
@@ -235,7 +239,6 @@ WITH RECURSIVE groups AS (
 SELECT head.* FROM groups CROSS JOIN LATERAL (
     SELECT {_FACETS}, class FROM documents AS d
     WHERE {_READY} AND (d.tenant_id, d.class) = (groups.tenant_id, groups.class)
-        AND not_before <= (SELECT extract(epoch FROM clock_timestamp()))
         AND coalesce({_HELD_UNTIL}, '-infinity') <= (SELECT clock_timestamp())
     ORDER BY priority DESC, created_at, document_id LIMIT :per_group
 ) AS head
@@ -248,8 +251,8 @@ SELECT pg_advisory_xact_lock(:seal_lock);
 INSERT INTO seal (successor) VALUES (:successor)
 ON CONFLICT (only_row) DO UPDATE SET successor = excluded.successor, sealed_at = clock_timestamp()
 RETURNING 1"""
-UNSEAL: Final = "DELETE FROM seal RETURNING 1"
-SEALED_FOR: Final = "SELECT successor FROM seal"
+UNSEAL: Final = "DELETE FROM seal WHERE only_row RETURNING 1"
+SEALED_FOR: Final = "SELECT successor FROM seal WHERE only_row"
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,10 @@ class MovedClock:
         self.lease += seconds
         self.wall += seconds
 
+    def now(self) -> float:
+        """The wall clock's time, epoch seconds."""
+        return self.wall
+
     def for_leases(self) -> LeaseClock:
         """As the file back end takes it."""
         return LeaseClock(seconds=lambda: self.lease, boot_id=lambda: self.boot_id, wall=lambda: self.wall)
@@ -65,6 +69,9 @@ class ServerClock(MovedClock):
 
     def advance(self, seconds: float) -> None:
         self._age(seconds)
+
+    def now(self) -> float:
+        return time.time()
 
 
 @dataclass

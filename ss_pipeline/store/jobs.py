@@ -21,6 +21,7 @@ from ss_pipeline.errors import (
     JobNotFoundError,
     JobRollbackRefusedError,
     JobVersionConflictError,
+    StoreSealedError,
 )
 from ss_pipeline.jobs.documents import is_safe_segment, parse_document, render_document
 from ss_pipeline.jobs.lifecycle import is_claimable
@@ -107,7 +108,8 @@ class JobStore:
     def load(self, job_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Job:
         """The stored job at the current schema; an older document is migrated and written back.
 
-        The write-back never overwrites another's save: it replaces exactly the bytes it read, else reads again.
+        The write-back never overwrites another's save: it replaces exactly the bytes it read, else reads again. A sealed
+        store is read without it.
 
         Raises:
             JobNotFoundError: no such job of this tenant.
@@ -277,6 +279,8 @@ class JobStore:
             self.backend.replace(key, render_document(migration.payload), facets_of_job(job), expected=body)
         except (DocumentChangedError, DocumentNotFoundError):  # saved, rolled back or deleted meanwhile: read again
             return False
+        except StoreSealedError:  # its successor migrates it
+            return True
         _emit_migration(key, migration)
         return True
 

@@ -88,6 +88,16 @@ def test_planning_a_migration_writes_nothing(store: JobStore) -> None:
     assert store.plan_migration(broken).corrupted
 
 
+def test_an_older_job_of_a_sealed_store_is_read_and_left_as_it_is(store: JobStore) -> None:
+    key = put(store, older(1))
+    store.backend.seal("the next store")
+    with recorded_events() as tape:
+        assert store.load(ID).version == 1
+    assert store.backend.read(key) == older(1)
+    assert store.backend.page(ORIGINALS) == []
+    assert tape.events == []
+
+
 @pytest.mark.seed("S1.1.4")
 def test_four_threads_that_load_first_see_one_trace_id(store: JobStore) -> None:
     ids = [f"job_{number:016d}" for number in range(150)]

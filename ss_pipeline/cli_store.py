@@ -4,8 +4,9 @@ Thin shells over store/copying.py and store/switching.py. Stores are named `file
 of the settings, or `file:/folder`. No address is ever printed that may hold a password.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,9 +15,10 @@ from ss_pipeline import console, wiring
 from ss_pipeline.errors import SettingsError, StoreCopyIncompleteError, StoreError
 from ss_pipeline.settings import Settings, load_settings
 from ss_pipeline.store.base import DocumentKey
+from ss_pipeline.store.comparing import MOVES
 from ss_pipeline.store.copying import CopyResult, copy_documents
 from ss_pipeline.store.jobs import facets_of_body
-from ss_pipeline.store.switching import switch
+from ss_pipeline.store.switching import SwitchResult, switch
 from ss_pipeline.store.syncing import NamedBackend
 from ss_pipeline.telemetry.json_logs import log_to_stderr
 
@@ -60,11 +62,15 @@ def switch_store(from_: From, to: To, json_: Json = False) -> None:
         result = switch(source, target, facets_of=facets_of_body, progress=progress)
     variables = _variables(source.name, target.name)
     if json_:
-        moved = _as_document(source, target, result) if result else {"source": source.name, "target": target.name}
+        moved = (
+            _as_document(source, target, _whole(result)) if result else {"source": source.name, "target": target.name}
+        )
         console.print_json({**moved, "switched": result is not None, "set": variables})
         return
     if result:
-        _print_result("switched", source, target, result)
+        _print_result(
+            "switched", source, target, _whole(result), {"changes refused for": f"{result.last.seconds:.1f} s"}
+        )
     else:
         console.print_fields("switched before", {"from": source.name, "to": target.name})
     console.print_list("Set this, then restart every process that uses the store:", _as_lines(variables))
@@ -134,9 +140,8 @@ def _status(settings: Settings, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"store": name, "role": roles.get(name, ""), "place": places[name]}
     try:
         with _opened(settings, name) as store:
-            counts = {
-                collection: sum(store.backend.counts(collection).values()) for collection in store.backend.collections()
-            }
+            collections = [name for name in store.backend.collections() if name != MOVES]
+            counts = {name: sum(store.backend.counts(name).values()) for name in collections}
             return {**row, "documents": counts, "sealed_for": store.backend.sealed_for(), "problem": None}
     except (SettingsError, StoreError) as error:
         return {**row, "documents": {}, "sealed_for": None, "problem": f"{error.error_code}: {error.message}"}
@@ -149,6 +154,12 @@ def _variables(source: str, target: str) -> dict[str, str]:
     mirror = {"SS_JOB_STORE_MIRROR": kinds[0]} if kinds[0] != kinds[1] else {}
     folder = {"SS_JOBS_DIR": next(filter(None, reversed(folders)))} if any(folders) else {}
     return {"SS_JOB_STORE_BACKEND": kinds[1], **mirror, **folder}
+
+
+def _whole(result: SwitchResult) -> CopyResult:
+    """Both parts of a switch as one copy."""
+    seconds = result.first.seconds + result.last.seconds
+    return replace(result.last, copied=result.copied, removed=result.removed, seconds=seconds)
 
 
 def _as_lines(variables: dict[str, str]) -> list[str]:
@@ -171,7 +182,9 @@ def _as_document(source: NamedBackend, target: NamedBackend, result: CopyResult)
     }
 
 
-def _print_result(title: str, source: NamedBackend, target: NamedBackend, result: CopyResult) -> None:
+def _print_result(
+    title: str, source: NamedBackend, target: NamedBackend, result: CopyResult, more: Mapping[str, str] | None = None
+) -> None:
     compared = result.compared
     fields = {
         "from": source.name,
@@ -183,6 +196,7 @@ def _print_result(title: str, source: NamedBackend, target: NamedBackend, result
         "documents": str(compared.documents) if compared else None,
         "digest": compared.target_digest if compared else None,
         "seconds": f"{result.seconds:.1f}",
+        **(more or {}),
     }
     console.print_fields(title, fields)
     _print_keys("Removed, because they were in the target only", result.removed)

@@ -5,12 +5,12 @@ number of them may run at once, is syncing.py's; that writers bring their own ch
 store is the one in use is switching.py's.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,32 +24,29 @@ from ss_pipeline.errors import (
 )
 from ss_pipeline.jobs.model import DEFAULT_TENANT
 from ss_pipeline.store.base import Backend, DocumentKey, Facets
+from ss_pipeline.store.comparing import MOVES, Comparison, Hashes, comparison, differences, hashes, key_pages
 from ss_pipeline.store.syncing import FacetsOf, NamedBackend, Outcome, synced
 from ss_pipeline.telemetry.events import emit
-
-MOVES: Final = "moves"
-"""The collection in which a target keeps how far the copy into it has come; it is no part of what is copied."""
 
 Phase: TypeAlias = Literal["copying", "comparing"]
 Progress: TypeAlias = Callable[[Phase, int, int], None]
 """Is told after each page how many documents are done in this phase, and of how many, about."""
 
-_PAGE: Final = 200
+Found = TypeVar("Found")
+
 _LOOKS: Final = 5
 _CURSOR: Final = DocumentKey(MOVES, DEFAULT_TENANT, "copy")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Every document of both stores, compared by its sha256.
+class Pace:
+    """How many documents are brought between two notes of how far the copy has come, and how many at once."""
 
-    A digest is the sha256 over the lines `collection/tenant/id sha256` of all documents of a store, in key order.
-    """
+    page_size: int = 200
+    workers: int = 4
 
-    documents: int
-    differences: tuple[DocumentKey, ...]
-    source_digest: str
-    target_digest: str
+
+USUAL_PACE: Final = Pace()
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def copy_documents(
     verify: bool = False,
     resume: bool = False,
     progress: Progress = say_nothing,
-    page_size: int = _PAGE,
+    pace: Pace = USUAL_PACE,
 ) -> CopyResult:
     """Makes the target's documents and claim histories those of the source; the target is sealed, and stays so.
 
@@ -115,15 +112,10 @@ def copy_documents(
         StoreCopyIncompleteError: another copy into the same target is at work.
         StoreUnavailableError: one of the two failed. What was copied stays, and `resume` goes on from there.
     """
-    begun = time.monotonic()
-    check_source(source, target)
-    _make_follow(target, source)
-    mover = target.for_moving()
-    with closing(mover.backend):
-        copying = _Copying(source, mover, facets_of=facets_of, progress=progress, page_size=page_size)
+    with _copying(source, target, facets_of=facets_of, progress=progress, pace=pace) as copying:
         copying.copy(resume=resume)
         compared = copying.compare() if verify else None
-    result = copying.result(compared, seconds=time.monotonic() - begun)
+        result = copying.result(compared)
     emit(
         "SS_STORE_COPIED",
         source=source.name,
@@ -137,14 +129,23 @@ def copy_documents(
     return result
 
 
-def compare_documents(source: NamedBackend, target: NamedBackend, *, page_size: int = _PAGE) -> Comparison:
-    """Compares all documents of the source's collections in both stores; writes nothing."""
-    collections = [name for name in source.backend.collections() if name != MOVES]
-    pages = _pages(source.backend, target.backend, collections, size=page_size)
-    return _comparison({key: _hashes(source, target, key) for page in pages for key in page})
+def bring_in_line(
+    source: NamedBackend,
+    target: NamedBackend,
+    *,
+    facets_of: FacetsOf,
+    progress: Progress = say_nothing,
+    pace: Pace = USUAL_PACE,
+) -> CopyResult:
+    """Compares all documents and claim histories, and brings those that differ: the last look after a copy.
+
+    Quicker than a copy where little differs, and for a source that is sealed just as good. Raises what a copy raises.
+    """
+    with _copying(source, target, facets_of=facets_of, progress=progress, pace=pace) as copying:
+        return copying.result(copying.compare(with_histories=True))
 
 
-def check_source(source: NamedBackend, target: NamedBackend) -> None:
+def _check_source(source: NamedBackend, target: NamedBackend) -> None:
     """Whether documents may be copied from here to there: they have not moved anywhere else.
 
     Raises:
@@ -153,6 +154,17 @@ def check_source(source: NamedBackend, target: NamedBackend) -> None:
     successor = source.backend.sealed_for()
     if successor is not None and not source.follows(target):
         raise StoreSealedError(successor)
+
+
+@contextmanager
+def _copying(
+    source: NamedBackend, target: NamedBackend, *, facets_of: FacetsOf, progress: Progress, pace: Pace
+) -> Iterator["_Copying"]:
+    _check_source(source, target)
+    _make_follow(target, source)
+    mover = target.for_moving()
+    with closing(mover.backend), ThreadPoolExecutor(pace.workers, thread_name_prefix="copying") as pool:
+        yield _Copying(source, mover, facets_of=facets_of, progress=progress, pace=pace, pool=pool)
 
 
 class _Copying:
@@ -165,66 +177,95 @@ class _Copying:
         *,
         facets_of: FacetsOf,
         progress: Progress,
-        page_size: int,
+        pace: Pace,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._source = source
         self._target = target
         self._facets_of = facets_of
         self._progress = progress
-        self._page_size = page_size
-        self._collections: list[str] = []
-        self._outcomes: dict[Outcome, int] = {"copied": 0, "unchanged": 0, "removed": 0}
-        self._removed: list[DocumentKey] = []
-        self._held: list[DocumentKey] = []
+        self._pace = pace
+        self._pool = pool
+        self._cursor = _Cursor(target.backend)
+        self._state = self._cursor.read()
+        self._collections = self._known_collections()
+        self._begun = time.monotonic()
+        self._outcomes: dict[DocumentKey, Outcome] = {}
+        self._held: dict[DocumentKey, None] = {}
 
     def copy(self, *, resume: bool) -> None:
-        """Brings every document, page by page."""
-        cursor = _Cursor(self._target.backend)
-        state = cursor.read()
-        known = set(state.collections) if state.source == self._source.name else set()
-        self._collections = sorted({*known, *self._source.backend.collections()} - {MOVES})
-        after = DocumentKey(*state.after) if resume and state.after and state.source == self._source.name else None
+        """Brings every document with its history, page by page."""
+        after = self._state.after if resume and self._state.source == self._source.name else None
         state = CopyState(source=self._source.name, collections=tuple(self._collections))
-        for page in self._counted("copying", self._pages(after=after)):
-            for key in page:
-                self._bring(key)
+        for page in self._counted("copying", self._pages(after=DocumentKey(*after) if after else None)):
+            self._bring(page)
             last = page[-1]
-            after_last = (last.collection, last.tenant_id, last.document_id)
-            cursor.write(state.model_copy(update={"after": after_last}))
-        cursor.write(state)
+            after = (last.collection, last.tenant_id, last.document_id)
+            self._cursor.write(state.model_copy(update={"after": after}))
+        self._cursor.write(state)
 
-    def compare(self) -> Comparison:
+    def compare(self, *, with_histories: bool = False) -> Comparison:
         """Looks at every document of both sides, and again at those that differ, after they were brought again."""
-        pages = self._counted("comparing", self._pages())
-        seen = {key: _hashes(self._source, self._target, key) for page in pages for key in page}
+        seen: dict[DocumentKey, Hashes] = {}
+        for page in self._counted("comparing", self._pages()):
+            seen.update(self._each(self._look, page))
+            if with_histories:
+                self._take_over_histories([key for key in page if seen[key][0]])
+        for key in seen:
+            self._outcomes.setdefault(key, "unchanged")
         for _ in range(_LOOKS):
-            for key in _differences(seen):
-                self._bring(key)
-                seen[key] = _hashes(self._source, self._target, key)
-        return _comparison(seen)
+            differing = differences(seen)
+            self._bring(differing)
+            seen.update(self._each(self._look, differing))
+        return comparison(seen)
 
-    def result(self, compared: Comparison | None, *, seconds: float) -> CopyResult:
-        """What was done."""
+    def result(self, compared: Comparison | None) -> CopyResult:
+        """What was done until now."""
+        outcomes = list(self._outcomes.values())
         return CopyResult(
-            copied=self._outcomes["copied"],
-            unchanged=self._outcomes["unchanged"],
-            removed=tuple(self._removed),
+            copied=outcomes.count("copied"),
+            unchanged=outcomes.count("unchanged"),
+            removed=tuple(key for key, outcome in self._outcomes.items() if outcome == "removed"),
             held=tuple(self._held),
             compared=compared,
-            seconds=seconds,
+            seconds=time.monotonic() - self._begun,
         )
 
-    def _bring(self, key: DocumentKey) -> None:
-        outcome = synced(self._source, self._target, key, facets_of=self._facets_of)
-        self._outcomes[outcome] += 1
-        if outcome == "removed":
-            self._removed.append(key)
-        elif not _history_taken_over(self._source.backend, self._target.backend, key):
-            self._held.append(key)
+    def _bring(self, keys: Sequence[DocumentKey]) -> None:
+        outcomes = self._each(self._synced, keys)
+        self._outcomes |= {key: how for key, how in outcomes if how != "unchanged" or key not in self._outcomes}
+        self._take_over_histories([key for key, outcome in outcomes if outcome != "removed"])
+
+    def _take_over_histories(self, keys: Sequence[DocumentKey]) -> None:
+        for key, taken_over in self._each(self._history_taken_over, keys):
+            if taken_over:
+                self._held.pop(key, None)
+            else:
+                self._held[key] = None
+
+    def _each(
+        self, act: Callable[[DocumentKey], Found], keys: Sequence[DocumentKey]
+    ) -> list[tuple[DocumentKey, Found]]:
+        """What becomes of each key, several at once: most of the time goes into waiting for an answer or a disk."""
+        found = map(act, keys) if self._pace.workers == 1 else self._pool.map(act, keys)
+        return list(zip(keys, found, strict=True))
+
+    def _synced(self, key: DocumentKey) -> Outcome:
+        return synced(self._source, self._target, key, facets_of=self._facets_of)
+
+    def _look(self, key: DocumentKey) -> Hashes:
+        return hashes(self._source, self._target, key)
+
+    def _history_taken_over(self, key: DocumentKey) -> bool:
+        return _history_taken_over(self._source, self._target, key)
+
+    def _known_collections(self) -> list[str]:
+        known = self._state.collections if self._state.source == self._source.name else ()
+        return sorted({*known, *self._source.backend.collections()} - {MOVES})
 
     def _pages(self, *, after: DocumentKey | None = None) -> Iterator[list[DocumentKey]]:
         sides = self._source.backend, self._target.backend
-        return _pages(*sides, self._collections, after=after, size=self._page_size)
+        return key_pages(*sides, self._collections, after=after, size=self._pace.page_size)
 
     def _counted(self, phase: Phase, pages: Iterable[list[DocumentKey]]) -> Iterator[list[DocumentKey]]:
         counts = self._source.backend.counts
@@ -280,74 +321,17 @@ def _make_follow(target: NamedBackend, source: NamedBackend) -> None:
     target.backend.seal(source.name)
 
 
-def _history_taken_over(source: Backend, target: Backend, key: DocumentKey) -> bool:
+def _history_taken_over(source: NamedBackend, target: NamedBackend, key: DocumentKey) -> bool:
     """Whether the target's fences now go on above the source's, and its attempts are those of the source."""
-    wanted = source.history_of(key)
+    wanted = source.backend.history_of(key)
 
     def goes_on() -> bool:
-        kept = target.history_of(key)
+        kept = target.backend.history_of(key)
         return kept.fence >= wanted.fence and kept.attempts == wanted.attempts
 
     if goes_on():
         return True
-    target.adopt_history(key, wanted)
+    if not target.follows(source):
+        raise StoreInUseError(target.name, source=source.name)
+    target.backend.adopt_history(key, wanted)
     return goes_on()
-
-
-def _pages(
-    source: Backend, target: Backend, collections: Iterable[str], *, after: DocumentKey | None = None, size: int
-) -> Iterator[list[DocumentKey]]:
-    """The keys of both stores, in key order, in pages that are never empty."""
-    for collection in collections:
-        if after is None or collection >= after.collection:
-            within = after if after and after.collection == collection else None
-            yield from _pages_of(source, target, collection, after=within, size=size)
-
-
-def _pages_of(
-    source: Backend, target: Backend, collection: str, *, after: DocumentKey | None, size: int
-) -> Iterator[list[DocumentKey]]:
-    while True:
-        listings = [store.page(collection, after=after, limit=size) for store in (source, target)]
-        keys = sorted({row.key for listing in listings for row in listing})
-        ends = [listing[-1].key for listing in listings if len(listing) == size]
-        page = [key for key in keys if key <= min(ends)] if ends else keys
-        if page:
-            yield page
-            after = page[-1]
-        if not ends:
-            return
-
-
-def _hashes(source: NamedBackend, target: NamedBackend, key: DocumentKey) -> tuple[str, str]:
-    """The sha256 of a document in both stores; "" where it is not there."""
-    of_target = _hash(target.backend, key)
-    return _hash(source.backend, key), of_target
-
-
-def _hash(store: Backend, key: DocumentKey) -> str:
-    try:
-        return hashlib.sha256(store.read(key)).hexdigest()
-    except DocumentNotFoundError:
-        return ""
-
-
-def _differences(seen: Mapping[DocumentKey, tuple[str, str]]) -> list[DocumentKey]:
-    return [key for key, (of_source, of_target) in seen.items() if of_source != of_target]
-
-
-def _comparison(seen: Mapping[DocumentKey, tuple[str, str]]) -> Comparison:
-    return Comparison(
-        documents=len(seen),
-        differences=tuple(_differences(seen)),
-        source_digest=_digest((key, hashes[0]) for key, hashes in seen.items()),
-        target_digest=_digest((key, hashes[1]) for key, hashes in seen.items()),
-    )
-
-
-def _digest(documents: Iterable[tuple[DocumentKey, str]]) -> str:
-    digest = hashlib.sha256()
-    for key, of_bytes in sorted(documents):
-        if of_bytes:
-            digest.update(f"{key.collection}/{key.tenant_id}/{key.document_id} {of_bytes}\n".encode())
-    return digest.hexdigest()

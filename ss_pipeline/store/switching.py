@@ -6,16 +6,49 @@ Both are sealed while the last changes are brought over. From the moment the new
 
 import logging
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 from ss_pipeline.errors import StoreCopyIncompleteError, StoreUnavailableError
-from ss_pipeline.store.copying import CopyResult, Progress, check_source, copy_documents, say_nothing
+from ss_pipeline.store.base import DocumentKey
+from ss_pipeline.store.copying import (
+    USUAL_PACE,
+    CopyResult,
+    Pace,
+    Progress,
+    bring_in_line,
+    copy_documents,
+    say_nothing,
+)
 from ss_pipeline.store.syncing import FacetsOf, NamedBackend
 from ss_pipeline.telemetry.events import emit
 
 
+@dataclass(frozen=True)
+class SwitchResult:
+    """What a switch brought over: first while the source took changes, then, `last`, while neither store did."""
+
+    first: CopyResult
+    last: CopyResult
+
+    @property
+    def copied(self) -> int:
+        """Documents created or replaced in the target."""
+        return self.first.copied + self.last.copied
+
+    @property
+    def removed(self) -> tuple[DocumentKey, ...]:
+        """Documents that were in the target only."""
+        return self.first.removed + self.last.removed
+
+
 def switch(
-    source: NamedBackend, target: NamedBackend, *, facets_of: FacetsOf, progress: Progress = say_nothing
-) -> CopyResult | None:
+    source: NamedBackend,
+    target: NamedBackend,
+    *,
+    facets_of: FacetsOf,
+    progress: Progress = say_nothing,
+    pace: Pace = USUAL_PACE,
+) -> SwitchResult | None:
     """Makes the target the store that takes changes, with every document and claim history of the source.
 
     The source refuses changes from before the last look at it on, so that none is lost: processes that still use it
@@ -23,7 +56,7 @@ def switch(
     run again.
 
     Returns:
-        What the last copy did, or None where the switch was made before.
+        What was brought over, or None where the switch was made before.
 
     Raises:
         StoreSealedError: the source's documents have moved to another store than the target.
@@ -33,17 +66,16 @@ def switch(
     """
     if is_switched(source, target):
         return None
-    check_source(source, target)
-    copy_documents(source, target, facets_of=facets_of, progress=progress)  # so that little is left for later
+    first = copy_documents(source, target, facets_of=facets_of, progress=progress, pace=pace)
     with ExitStack() as undo:
         undo.callback(_take_changes_again, source, target)
         source.backend.seal(target.name)
-        result = copy_documents(source, target, facets_of=facets_of, verify=True, progress=progress)
-        _check_whole(result, source, target)
+        last = bring_in_line(source, target, facets_of=facets_of, progress=progress, pace=pace)
+        _check_whole(last, source, target)
         undo.pop_all()
     _take_changes(target)
-    emit("SS_STORE_SWITCHED", source=source.name, target=target.name)
-    return result
+    emit("SS_STORE_SWITCHED", source=source.name, target=target.name, sealed_seconds=round(last.seconds, 3))
+    return SwitchResult(first, last)
 
 
 def is_switched(source: NamedBackend, target: NamedBackend) -> bool:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import pytest
 
@@ -18,11 +18,12 @@ from ss_pipeline.errors import (
 )
 from ss_pipeline.store import copying
 from ss_pipeline.store.base import Backend, ClaimHistory, DocumentKey, Facets
-from ss_pipeline.store.copying import MOVES, CopyResult, Phase, compare_documents, copy_documents
+from ss_pipeline.store.comparing import MOVES, compare_documents
+from ss_pipeline.store.copying import CopyResult, Pace, Phase, copy_documents
 from ss_pipeline.store.jobs import JOBS, ORIGINALS, JobStore, facets_of_body, job_key
 from ss_pipeline.store.memory import MemoryBackend
 from ss_pipeline.store.mirroring import MirroringBackend
-from ss_pipeline.store.switching import switch
+from ss_pipeline.store.switching import SwitchResult, switch
 from ss_pipeline.store.syncing import NamedBackend
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.event_tape import recorded_events
@@ -58,11 +59,12 @@ def all_documents(backend: Backend) -> dict[DocumentKey, bytes]:
     return {row.key: backend.read(row.key) for row in rows}
 
 
-def copied(source: Backend, target: Backend, **options: object) -> CopyResult:
-    return copy_documents(named(source, "file"), named(target, "redis"), facets_of=facets_of_body, **options)  # type: ignore[arg-type]
+def copied(source: Backend, target: Backend, *, page_size: int = 200, **options: Any) -> CopyResult:
+    pace = Pace(page_size, workers=1)
+    return copy_documents(named(source, "file"), named(target, "redis"), facets_of=facets_of_body, pace=pace, **options)
 
 
-def switched(source: Backend, target: Backend) -> CopyResult | None:
+def switched(source: Backend, target: Backend) -> SwitchResult | None:
     return switch(named(source, "file"), named(target, "redis"), facets_of=facets_of_body)
 
 
@@ -319,14 +321,14 @@ def test_after_the_switch_the_old_store_refuses_and_follows_and_the_new_one_take
     with recorded_events() as tape:
         result = switched(source, target)
     assert result
-    assert (result.differences, result.held) == (0, ())
+    assert (result.copied, result.removed, result.last.differences, result.last.held) == (11, (), 0, ())
     assert (source.sealed_for(), target.sealed_for()) == ("redis", None)
     with pytest.raises(StoreSealedError, match="redis"):
         JobStore(source).create(a_job("job_toolate000000000"))
     with_mirror = JobStore(MirroringBackend(target, source, facets_of=facets_of_body, name="redis"))
     with_mirror.create(a_job("job_new0000000000000"))
     assert all_documents(source) == all_documents(target)
-    assert tape.of("SS_STORE_SWITCHED") == [{"source": "file", "target": "redis"}]
+    assert [(event["source"], event["target"]) for event in tape.of("SS_STORE_SWITCHED")] == [("file", "redis")]
 
 
 def test_a_switch_that_was_made_is_not_made_again() -> None:
@@ -378,9 +380,9 @@ def late_write_survives(source: Backend, target: Backend, move: Callable[..., ob
     return set(acknowledged) <= stored
 
 
-def switch_without_seal(source: NamedBackend, target: NamedBackend, **options: object) -> None:
+def switch_without_seal(source: NamedBackend, target: NamedBackend, **options: Any) -> None:
     """Broken: the old store takes changes until the very end."""
-    copy_documents(source, target, verify=True, **options)  # type: ignore[arg-type]
+    copy_documents(source, target, verify=True, **options)
     source.backend.seal(target.name)
     target.backend.unseal()
 
@@ -433,7 +435,12 @@ def broken_switch(line: Line, move: Callable[..., object] = switch) -> tuple[Bac
     source, target = filled(MemoryBackend(), jobs=2), MemoryBackend()
     source.lease([job_key("job_0000000000000000")], claim_id="c", owner="run", ttl=-1.0)
     try:
-        move(named(OnLine(source, line), "file"), named(OnLine(target, line), "redis"), facets_of=facets_of_body)
+        move(
+            named(OnLine(source, line), "file"),
+            named(OnLine(target, line), "redis"),
+            facets_of=facets_of_body,
+            pace=Pace(workers=1),
+        )
     except SSError as error:
         return source, target, error
     return source, target, None
@@ -465,9 +472,9 @@ def test_a_switch_that_dies_at_any_call_leaves_at_most_one_store_in_use_and_can_
     assert 0 < ended_whole < CALLS / 2
 
 
-def unsealing_first(source: NamedBackend, target: NamedBackend, **options: object) -> None:
+def unsealing_first(source: NamedBackend, target: NamedBackend, **options: Any) -> None:
     """Broken: the new store takes changes before the old one refuses them."""
-    copy_documents(source, target, verify=True, **options)  # type: ignore[arg-type]
+    copy_documents(source, target, verify=True, **options)
     target.backend.unseal()
     source.backend.seal(target.name)
 

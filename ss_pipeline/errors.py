@@ -39,7 +39,15 @@ What lives here: the classes, their codes, and what a person should do about eac
     ├── DraftError                       DRAFT_* (given)               no
     ├── DecisionError                    DECISION_* (given)            no
     ├── PublicationError                 PUBLICATION_* (given)         no
-    └── StackError                       STACK_* (given)               no
+    ├── StackError                       STACK_* (given)               no
+    └── LauncherError
+        ├── LauncherOptionError          LAUNCHER_OPTION_INVALID       no
+        ├── LauncherFolderUnsafeError    LAUNCHER_FOLDER_UNSAFE        no
+        ├── LauncherProtocolError        LAUNCHER_PROTOCOL             no
+        ├── LauncherBusyError            LAUNCHER_BUSY                 yes
+        ├── ZygoteUnreachableError       LAUNCHER_ZYGOTE_UNREACHABLE   yes
+        ├── ZygoteUnsafeError            LAUNCHER_ZYGOTE_UNSAFE        no
+        └── CodeNotLoadedError           LAUNCHER_CODE_NOT_LOADED      no
 """
 
 from typing import ClassVar
@@ -359,3 +367,63 @@ class StackError(SSError):
 
     code = "STACK_FAILED"
     advice = "Read the log file named here, then run: ss-pipeline doctor"
+
+
+class LauncherError(SSError):
+    """The warm run launcher cannot do what Dagster asked it for."""
+
+
+class LauncherOptionError(LauncherError):
+    """An option of the warm run launcher in dagster.yaml has a value that cannot be used."""
+
+    code = "LAUNCHER_OPTION_INVALID"
+    advice = "Correct the option under run_launcher in dagster.yaml; docs/warm-launcher.md lists every one."
+
+
+class LauncherFolderUnsafeError(LauncherError):
+    """The launcher's private folder belongs to another user or is no folder."""
+
+    code = "LAUNCHER_FOLDER_UNSAFE"
+    advice = "Remove what is at the path named here, or run Dagster as the user it belongs to."
+
+
+class LauncherProtocolError(LauncherError):
+    """What came over the launcher's socket is no message of this version."""
+
+    code = "LAUNCHER_PROTOCOL"
+    advice = "Stop the zygotes (python -m ss_pipeline.launcher stop); the next launch starts one of this version."
+
+
+class LauncherBusyError(LauncherError):
+    """As many runs as max_children allows are alive, and none ended in time."""
+
+    code = "LAUNCHER_BUSY"
+    retryable = True
+    advice = "Lower max_concurrent_runs of the queue, or raise max_children of the launcher, in dagster.yaml."
+
+
+class ZygoteUnreachableError(LauncherError):
+    """The process that forks runs could not be started, died, or did not answer."""
+
+    code = "LAUNCHER_ZYGOTE_UNREACHABLE"
+    retryable = True
+    advice = "Read the zygote's log named here."
+
+
+class ZygoteUnsafeError(LauncherError):
+    """The code location has threads after its import, so that no process can be forked safely from it."""
+
+    code = "LAUNCHER_ZYGOTE_UNSAFE"
+    advice = "Start the threads named here in a resource or an op instead of at import; see docs/warm-launcher.md."
+
+
+class CodeNotLoadedError(LauncherError):
+    """The code location raised an error while it was imported."""
+
+    code = "LAUNCHER_CODE_NOT_LOADED"
+    advice = "Correct the code; the next launch loads it again."
+
+    def __init__(self, message: str, *, error_info: str) -> None:
+        super().__init__(message)
+        self.error_info = error_info
+        """Dagster's own description of the error, serialized."""

@@ -54,6 +54,15 @@ EVENTS: Final[dict[str, str]] = {
     "SS_PUBLICATION_COMMITTED": "A version of the result was published.",
     "SS_PUBLICATION_REFUSED": "A draft was not published because a check failed.",
     "SS_PUBLICATION_CURRENT_REPAIRED": "The pointer to the current version was missing or old and was written again.",
+    # the warm run launcher
+    "SS_LAUNCHER_ZYGOTE_STARTED": "A zygote was started for a code location; launches wait until it has imported it.",
+    "SS_LAUNCHER_ZYGOTE_READY": "A zygote has imported its code location and forks runs.",
+    "SS_LAUNCHER_ZYGOTE_RETIRED": "A zygote takes no more launches; it ends when its runs have ended.",
+    "SS_LAUNCHER_CODE_UNUSABLE": "A code location cannot be imported, or no process can be forked safely from it.",
+    "SS_LAUNCHER_FALLBACK": "Runs of a code location go to Dagster's default launcher, for the reason given.",
+    "SS_LAUNCHER_RUN_LAUNCHED_AGAIN": "A run was launched a second time (two daemons); its one process goes on.",
+    "SS_LAUNCHER_RUN_ADOPTED": "A zygote watches a run whose own zygote died.",
+    "SS_LAUNCHER_RUN_LOST": "The process of a run ended before the run was finished; Dagster is told.",
 }
 """Event code -> what it says. Names starting SS_JOB_JSON and SS_JOB_TRACE are the seed's."""
 

@@ -1,0 +1,130 @@
+"""Processes told apart for sure: a pid alone is used again, a pid with its start time, boot and namespace is not.
+
+What lives here: who a process is, whether it lives, signals that reach it and no other, what it weighs. What does not:
+what a process means to the launcher. Linux only: /proc and pidfd.
+"""
+
+import os
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+_ENDED: Final = frozenset("ZX")
+"""States of a process that has ended, whether or not its parent has asked how."""
+_MEGABYTE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Process:
+    """One process, for as long as this machine is up.
+
+    Args:
+        started: Clock ticks between the boot and its start.
+        boot: The kernel's id of this boot.
+        namespace: The pid namespace in which `pid` holds.
+    """
+
+    pid: int
+    started: int
+    boot: str
+    namespace: str
+
+
+def can_fork() -> bool:
+    """Whether this platform has what the launcher needs: fork, /proc and pidfd."""
+    if sys.platform != "linux" or not Path("/proc/self/stat").exists():
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:  # an old kernel, or a sandbox that knows no pidfd
+        return False
+    return True
+
+
+def identify(pid: int) -> Process | None:
+    """The process of this pid; None where there is none or it has ended."""
+    fields = _stat(pid)
+    if fields is None or fields[0] in _ENDED:
+        return None
+    return _process(pid, fields)
+
+
+def this_process() -> Process:
+    """The process that asks."""
+    pid = os.getpid()
+    return _process(pid, _stat(pid) or [])
+
+
+def is_alive(process: Process) -> bool:
+    """Whether it still runs: not so after a reboot, nor where another process has its pid now."""
+    return identify(process.pid) == process
+
+
+def open_pidfd(process: Process) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where it has ended."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    if is_alive(process):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def send_signal(process: Process, number: signal.Signals) -> bool:
+    """Sends a signal to this process and no other; False where it has ended."""
+    descriptor = open_pidfd(process)
+    if descriptor is None:
+        return False
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def thread_count() -> int:
+    """Threads of this process, those that Python does not know of included."""
+    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone, before every fork
+
+
+def resident_megabytes() -> float:
+    """Memory of this process that lies in RAM, shared pages included."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE
+
+
+def name_this_process(name: str) -> None:
+    """Sets the name that `ps -o comm` and `top` show; at most 15 characters are kept."""
+    Path("/proc/self/comm").write_text(name, encoding="utf-8")
+
+
+def _process(pid: int, fields: list[str]) -> Process:
+    return Process(pid=pid, started=int(fields[19]), boot=_boot(), namespace=_namespace())
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat from the state on; the command before it may hold spaces and brackets."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+@cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+@cache
+def _namespace() -> str:
+    return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the link's text is no path

@@ -43,7 +43,7 @@ def named_faults() -> Iterator[None]:
     try:
         yield
     except UnfitServerError as error:
-        raise error.refusal from error
+        raise error.refusal from None
     except (redis.RedisError, redis.ChildDeadlockedError) as error:
         raise _named(error) from error
 

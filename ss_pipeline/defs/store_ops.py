@@ -28,7 +28,7 @@ class CopyStore(dg.Config):
     resume: bool = Field(default=False, description="Go on where the last copy was broken off.")
 
 
-@dg.op(name="copy_store", description="Brings all documents into another store, while the first one is in use.")
+@dg.op(name="copy_documents", description="Brings all documents into another store, while the first one is in use.")
 def copy_all(context: dg.OpExecutionContext, config: CopyStore, parts: dg.ResourceParam[wiring.Parts]) -> None:
     """Fails where documents differ afterwards; what was copied stays, and a second run brings the rest."""
     progress = lines_of_progress(context.log.info)

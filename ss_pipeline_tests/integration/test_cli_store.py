@@ -273,7 +273,7 @@ def test_the_verbs_start_without_heavy_vendors(vendor: str) -> None:
 def execute(instance: dg.DagsterInstance, **config: object) -> dg.ExecuteInProcessResult:
     """A run of the job with this config of its op."""
     job = build_definitions(load_settings()).get_repository_def().get_job("copy_store")
-    run_config = {"ops": {"copy_store": {"config": config}}}
+    run_config = {"ops": {"copy_documents": {"config": config}}}
     return job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False)
 
 

@@ -1,12 +1,12 @@
 """Documents move between real back ends under live writers, are killed on the way, and come back byte for byte."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import pairwise, permutations
 from pathlib import Path
+from threading import Timer
 from typing import Final
 
 import pytest
@@ -14,14 +14,17 @@ import pytest
 from ss_pipeline.errors import StaleFenceError, StoreSealedError
 from ss_pipeline.store.base import Backend, DocumentKey, Facets
 from ss_pipeline.store.comparing import MOVES, compare_documents
-from ss_pipeline.store.copying import copy_documents
+from ss_pipeline.store.copying import Pace, Phase, copy_documents
 from ss_pipeline.store.jobs import JOBS, ORIGINALS, JobStore, facets_of_body, job_key
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline.store.retrying import RetryingBackend
 from ss_pipeline.store.switching import switch
 from ss_pipeline.store.syncing import NamedBackend
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.reliability import forking
 from ss_pipeline_tests.reliability.store_addresses import SHARED, an_address, open_address
+from ss_pipeline_tests.reliability.store_moves import files_digest
+from ss_pipeline_tests.servers import own_postgres, own_redis
 
 FIXTURES: Final = Path(__file__).parent.parent / "fixtures"
 BROKEN: Final = b'{"job_id": "job_broken00000000", "status": \xff\xfe\x00'
@@ -65,15 +68,6 @@ def documents_of(backend: Backend) -> dict[DocumentKey, tuple[bytes, Facets]]:
     """Every document with what it is listed by."""
     rows = [row for name in backend.collections() if name != MOVES for row in backend.page(name, limit=10_000)]
     return {row.key: (backend.read(row.key), row.facets) for row in rows}
-
-
-def files_digest(root: Path) -> str:
-    """The sha256 over the paths and bytes of all document files below a folder."""
-    found = hashlib.sha256()
-    paths = [*root.rglob("job.json"), *(root / "collections").glob("*/*/*/*.json")]
-    for path in sorted(path for path in paths if f"collections/{MOVES}/" not in str(path)):
-        found.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
 
 
 # --- every pair ------------------------------------------------------------------------------------------------------
@@ -164,6 +158,34 @@ def test_a_switch_killed_at_random_moments_never_leaves_two_stores_in_use(
     assert max(found["in_use"]) <= 1
     assert (found["differences"], found["lost"]) == (0, 0)
     assert found["sealed"] == [there, None]
+
+
+@pytest.mark.guarantee("F6")
+@pytest.mark.guarantee("F7")
+@pytest.mark.parametrize("there", ["redis", "postgres"])
+def test_a_server_that_crashes_during_a_copy_is_waited_for(tmp_path: Path, there: str) -> None:
+    started = list[Timer]()
+
+    def crash(_phase: Phase, done: int, _total: int) -> None:
+        if done == 60:
+            server.kill()
+            started.append(Timer(0.5, server.start))
+            started[-1].start()
+
+    with ExitStack() as stack:
+        server = stack.enter_context(own_redis() if there == "redis" else own_postgres())
+        backend = open_address(f"{server.url}#t")
+        source = stack.enter_context(a_store("file", tmp_path))
+        fill(source.backend, jobs=100)
+        target = NamedBackend(there, RetryingBackend(backend, patience=60.0))
+        stack.enter_context(closing(backend))
+        result = copy_documents(
+            source, target, facets_of=facets_of_body, verify=True, progress=crash, pace=Pace(page_size=20)
+        )
+        for timer in started:
+            timer.join()
+        assert (result.copied, result.differences, len(started)) == (105, 0, 2)
+        assert documents_of(backend) == documents_of(source.backend)
 
 
 # --- under live writers ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 Each task prints what it found; the tests judge it (integration/test_store_copy.py).
 """
 
+import hashlib
 import json
 import os
 import random
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 from ss_pipeline.errors import JobNotFoundError, StoreSealedError, StoreUnavailableError
 from ss_pipeline.store.base import Backend
-from ss_pipeline.store.comparing import compare_documents
+from ss_pipeline.store.comparing import MOVES, compare_documents
 from ss_pipeline.store.copying import Pace, Phase, copy_documents
 from ss_pipeline.store.jobs import JobStore, facets_of_body, job_key
 from ss_pipeline.store.mirroring import MirroringBackend
@@ -53,6 +54,15 @@ def fill(address: str, jobs: int) -> None:
         store = JobStore(backend)
         for number in range(jobs):
             store.create(a_job(f"job_{number:016d}", tenant_id=("default", "ann", "bob")[number % 3]))
+
+
+def files_digest(root: Path) -> str:
+    """The sha256 over the paths and bytes of all document files below a folder."""
+    found = hashlib.sha256()
+    paths = [*root.rglob("job.json"), *(root / "collections").glob("*/*/*/*.json")]
+    for path in sorted(path for path in paths if f"collections/{MOVES}/" not in str(path)):
+        found.update(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 # --- writers ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Measurements with many jobs, run by hand."""

@@ -1,13 +1,14 @@
 """Schemas of PostgreSQL for tests: one for each test, on the server they share, looked at and aged from the side."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, create_engine, text
 
+from ss_pipeline.store.postgres import PostgresBackend
 from ss_pipeline_tests.servers import shared_postgres
 
 
@@ -23,6 +24,19 @@ class PostgresSchema:
         """What a statement gives."""
         result = self.connection.execute(text(statement), parameters)
         return [tuple(row) for row in result] if result.returns_rows else []
+
+    def store(self, **parameters: Any) -> closing[PostgresBackend]:
+        """The store in this schema."""
+        return closing(PostgresBackend(self.url, schema=self.name, **parameters))
+
+    @contextmanager
+    def session(self) -> Iterator[Callable[[str], object]]:
+        """Runs statements in one transaction of another session, which is rolled back unless they commit it."""
+        engine = create_engine(self.url)
+        with engine.connect() as connection:
+            connection.execute(text(f"SET LOCAL search_path = {self.name}"))
+            yield lambda statement: connection.execute(text(statement))
+        engine.dispose()
 
     def age(self, seconds: float) -> None:
         """Makes every time that is stored earlier, as if the server's clock had gone on."""

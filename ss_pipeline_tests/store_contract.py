@@ -26,7 +26,6 @@ from ss_pipeline.store.base import Backend, ClaimHistory, DocumentKey, Facets, L
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.file_claims import LeaseClock
 from ss_pipeline.store.memory import MemoryBackend
-from ss_pipeline.store.postgres import PostgresBackend
 from ss_pipeline.store.redis import RedisBackend
 from ss_pipeline_tests.postgres_schemas import postgres_schema
 from ss_pipeline_tests.redis_namespaces import redis_namespace
@@ -114,7 +113,7 @@ def on_files(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[
 def on_postgres(folder: Path, *, facets_of: FacetsOf = facets_in_body) -> Iterator[Stand]:
     """The PostgreSQL back end, in a schema of its own."""
     del folder, facets_of
-    with postgres_schema() as schema, closing(PostgresBackend(schema.url, schema=schema.name)) as backend:
+    with postgres_schema() as schema, schema.store() as backend:
         yield Stand(backend, ServerClock(schema.age))
 
 

@@ -5,6 +5,7 @@ Each task prints what it found; the tests judge it (test_postgres_faults.py).
 
 import gc
 import os
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row
 
-from ss_pipeline.errors import StoreUnavailableError
+from ss_pipeline.errors import DocumentChangedError, StaleFenceError, StoreUnavailableError
 from ss_pipeline.store.base import DocumentKey, Facets
 from ss_pipeline.store.jobs import JobStore
 from ss_pipeline.store.postgres import PostgresBackend
@@ -49,7 +50,19 @@ class GrabbingBackend(PostgresBackend):
         return super()._rows(statement.replace("claim.expires_at <= clock_timestamp()", "true"), **parameters)
 
 
-KINDS: Final = {"real": PostgresBackend, "unchecked": UncheckedBackend, "grabbing": GrabbingBackend}
+class ForgettingBackend(PostgresBackend):
+    """Broken: gives documents back without offering them again."""
+
+    def _rows(self, statement: str, **parameters: Any) -> Sequence[Row[Any]]:
+        return super()._rows(statement.replace("wanted.rests_until IS NOT NULL", "false"), **parameters)
+
+
+KINDS: Final = {
+    "real": PostgresBackend,
+    "unchecked": UncheckedBackend,
+    "grabbing": GrabbingBackend,
+    "forgetting": ForgettingBackend,
+}
 
 
 def writes(*, url: str, processes: int, kind: str = "real") -> Found:
@@ -122,6 +135,40 @@ def reservations(*, url: str, schema: str, processes: int, documents: int, kind:
 
     got = [name for names in together(processes, work) for name in names]
     return {"got": len(set(got)), "twice": sum(times > 1 for times in Counter(got).values())}
+
+
+def shuffles(*, url: str, schema: str, processes: int, rounds: int, kind: str = "real") -> Found:
+    """Processes that claim, write, give back and change the same few documents in random order, with and without a
+    fence; what is offered for a claim in the end, when nobody holds anything, of all that waits."""
+    busy = Facets(status="running", created_at="2026")
+    keys = [made(0, number) for number in range(4)]
+    with closing(PostgresBackend(url, schema=schema)) as backend:
+        for key in keys:
+            backend.create(key, body(0), FACETS)
+
+    def work(index: int) -> int:
+        dice, refused = random.Random(index), 0
+        with closing(KINDS[kind](url, schema=schema, pool_size=1)) as backend:
+            for round_ in range(rounds):
+                lease = backend.lease(dice.sample(keys, 2), claim_id=f"{index}.{round_}", owner="run", ttl=600)
+                for key in dice.sample(keys, 2):
+                    try:
+                        facets, new = dice.choice([FACETS, busy]), body(dice.randrange(10**9))
+                        expected = backend.read(key)
+                        backend.replace(key, new, facets, expected=expected, fence=lease.fences.get(key))
+                    except (DocumentChangedError, StaleFenceError):
+                        refused += 1
+                backend.heartbeat(lease, ttl=600)
+                for key, fence in lease.fences.items():
+                    dice.choice([backend.complete, backend.release])(key, fence)
+        return refused
+
+    refused = sum(together(processes, work))
+    with closing(PostgresBackend(url, schema=schema)) as backend:
+        waiting = [row.key.document_id for row in backend.page("jobs") if row.facets.waiting]
+        offered = [row.key.document_id for row in backend.heads("jobs", per_group=99)]
+        held = [key.document_id for key in keys if backend.claim_of(key)]
+    return {"refused": refused, "held": held, "forgotten": sorted(set(waiting) - set(offered))}
 
 
 # --- forks -----------------------------------------------------------------------------------------------------------
@@ -199,6 +246,7 @@ TASKS: Final[dict[str, Callable[..., Found]]] = {
     "increments": increments,
     "first_uses": first_uses,
     "reservations": reservations,
+    "shuffles": shuffles,
     "forks": forks,
     "forks_of_a_busy_process": forks_of_a_busy_process,
 }

@@ -236,6 +236,25 @@ def test_a_store_whose_claims_do_not_look_at_the_holder_is_caught(schema: Postgr
     assert found["twice"] > 0
 
 
+@pytest.mark.guarantee("R9")
+@pytest.mark.guarantee("R10")
+def test_what_waits_is_offered_however_claims_and_changes_cross(schema: PostgresSchema) -> None:
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = schema.rows(deadlocks)
+    for _ in range(3):
+        found = run("shuffles", url=schema.url, schema=schema.name, processes=8, rounds=60)
+        assert found["refused"] > 0
+        assert (found["held"], found["forgotten"]) == ([], [])
+        schema.rows("TRUNCATE documents, claims")
+    assert schema.rows(deadlocks) == before
+
+
+@pytest.mark.guarantee("R9")
+def test_a_store_that_does_not_offer_again_is_caught(schema: PostgresSchema) -> None:
+    found = run("shuffles", url=schema.url, schema=schema.name, processes=1, rounds=20, kind="forgetting")
+    assert found["forgotten"] != []
+
+
 # --- forks -----------------------------------------------------------------------------------------------------------
 
 

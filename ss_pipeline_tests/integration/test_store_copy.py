@@ -236,7 +236,8 @@ def test_a_switch_without_a_seal_is_caught_losing_what_was_acknowledged(tmp_path
 
 
 @pytest.mark.seed("S2.3.8")
-@pytest.mark.guarantee("R10")
+@pytest.mark.guarantee("R3")
+@pytest.mark.guarantee("R7")
 def test_from_files_to_redis_to_postgresql_and_back_under_writers_nothing_is_lost(tmp_path: Path) -> None:
     with ExitStack() as stack:
         addresses = [stack.enter_context(an_address(name, tmp_path)) for name in RING[:-1]]

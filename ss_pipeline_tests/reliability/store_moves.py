@@ -10,14 +10,15 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ss_pipeline.errors import JobNotFoundError, StoreSealedError, StoreUnavailableError
+from ss_pipeline.jobs.model import Job
 from ss_pipeline.store.base import Backend
 from ss_pipeline.store.comparing import MOVES, compare_documents
 from ss_pipeline.store.copying import Pace, Phase, copy_documents
@@ -68,11 +69,19 @@ def files_digest(root: Path) -> str:
 # --- writers ---------------------------------------------------------------------------------------------------------
 
 
+class Note(NamedTuple):
+    """What a writer knows of a job: its version, 0 once it is deleted, and the last fence it was given."""
+
+    job_id: str
+    version: int
+    fence: int
+
+
 @dataclass(frozen=True)
 class Writers:
-    """Processes that create, save and delete jobs of their own until the store refuses them, and note what they did.
+    """Processes that create, save, claim and delete jobs of their own until the store refuses them, and note it.
 
-    Each note is written after the store has acknowledged: the job and its version, 0 once it is deleted.
+    Each note is written after the store has acknowledged.
     """
 
     children: tuple[int, ...]
@@ -82,9 +91,10 @@ class Writers:
         """Returns once all have ended: the store they use is sealed."""
         deadline = time.monotonic() + SECONDS_TO_END
         for child in self.children:
-            while os.waitpid(child, os.WNOHANG) == (0, 0):
+            while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
                 assert time.monotonic() < deadline, "a writer goes on on a store that should be sealed"
                 time.sleep(0.005)
+            assert ended[1] == 0, "a writer failed"
 
     def operations(self) -> int:
         """How many changes were acknowledged until now."""
@@ -97,10 +107,10 @@ class Writers:
             assert time.monotonic() < deadline, "the writers do not get on"
             time.sleep(0.005)
 
-    def acknowledged(self) -> dict[str, int]:
-        """The last acknowledged version of each job; 0 for those that were deleted."""
-        lines = [json.loads(line) for note in self.notes for line in note.read_text().splitlines()]
-        return dict(lines)
+    def acknowledged(self) -> dict[str, Note]:
+        """The last note of each job."""
+        notes = [Note(*json.loads(line)) for note in self.notes for line in note.read_text().splitlines()]
+        return {note.job_id: note for note in notes}
 
 
 def start_writers(number: int, notes: Path, *, source: str, mirror: str | None, era: int = 0) -> Writers:
@@ -127,39 +137,54 @@ def start_writers(number: int, notes: Path, *, source: str, mirror: str | None, 
     return Writers(tuple(child for child, _ in children), tuple(paths))
 
 
-def write_until_sealed(backend: Backend, prefix: str, note: Callable[[str], object], *, seed: int) -> None:
-    """Creates, saves and deletes jobs, and notes each change that was acknowledged."""
-    dice, store, alive, made = random.Random(seed), JobStore(backend), list[str](), 0
+def write_until_sealed(backend: Backend, prefix: str, write: Callable[[str], object], *, seed: int) -> None:
+    """Creates, saves, claims and deletes jobs, and notes each change that was acknowledged."""
+    dice, alive = random.Random(seed), dict[str, Note]()
     try:
-        while True:
-            act = dice.random()
-            if act < 0.4 or not alive:
-                made += 1
-                job_id, version = f"{prefix}n{made:010d}", store.create(a_job(f"{prefix}n{made:010d}")).version
-                alive.append(job_id)
-            elif act < 0.85:
-                job_id = dice.choice(alive)
-                version = store.update(job_id, lambda job: job.changed(priority=(job.priority + 1) % 50)).version
-            else:
-                job_id, version = alive.pop(dice.randrange(len(alive))), 0
-                backend.delete(job_key(job_id), expected=backend.read(job_key(job_id)))
-            note(json.dumps([job_id, version]) + "\n")
+        for made in count():
+            job_id = dice.choice([*alive, *[f"{prefix}n{made:010d}"] * (len(alive) + 1)])
+            note = _changed(backend, alive.get(job_id), job_id, act=dice.choice(("save", "save", "claim", "delete")))
+            alive[job_id] = note
+            if not note.version:
+                del alive[job_id]
+            write(json.dumps(note) + "\n")
             time.sleep(SECONDS_BETWEEN_CHANGES)
     except StoreSealedError:
         backend.close()
 
 
-def lost(address: str, acknowledged: dict[str, int]) -> list[str]:
-    """The jobs that are not in the store as they were last acknowledged."""
+def _changed(backend: Backend, known: Note | None, job_id: str, *, act: str) -> Note:
+    """What is acknowledged of a job after one act on it; one that is not known yet is created."""
+    store, key = JobStore(backend), job_key(job_id)
+    if known is None:
+        return Note(job_id, store.create(a_job(job_id)).version, 0)
+    if act == "delete":
+        backend.delete(key, expected=backend.read(key))
+        return Note(job_id, 0, known.fence)
+    if act == "save":
+        return Note(job_id, store.update(job_id, _raised).version, known.fence)
+    fence = backend.lease([key], claim_id=f"c{known.fence}.{os.getpid()}", owner="writer", ttl=60.0).fences[key]
+    version = store.update(job_id, _raised, fence=fence).version
+    backend.complete(key, fence)
+    return Note(job_id, version, fence.number)
+
+
+def _raised(job: Job) -> Job:
+    return job.changed(priority=(job.priority + 1) % 50)
+
+
+def lost(address: str, acknowledged: Iterable[Note]) -> list[str]:
+    """The jobs that are not in the store as they were last acknowledged, or whose fences have gone back."""
     with closing(open_address(address)) as backend:
-        return [job_id for job_id, version in acknowledged.items() if _version(JobStore(backend), job_id) != version]
+        return [note.job_id for note in acknowledged if not _is_kept(backend, note)]
 
 
-def _version(store: JobStore, job_id: str) -> int:
+def _is_kept(backend: Backend, note: Note) -> bool:
     try:
-        return store.load(job_id).version
+        version = JobStore(backend).load(note.job_id).version
     except JobNotFoundError:
-        return 0
+        return note.version == 0
+    return version == note.version and backend.history_of(job_key(note.job_id)).fence >= note.fence
 
 
 # --- moves under writers ---------------------------------------------------------------------------------------------
@@ -196,14 +221,14 @@ def moved(
         "operations": at_work.operations(),
         "differences": len(compared.differences),
         "documents": compared.documents,
-        "lost": len(lost(target, at_work.acknowledged())),
+        "lost": len(lost(target, at_work.acknowledged().values())),
     }
 
 
 def chain(*, addresses: Sequence[str], notes: str, jobs: int, writers: int) -> Found:
     """Hop after hop to the next store while writers are at work on the one in use; each hop copies, then switches."""
     fill(addresses[0], jobs)
-    hops, acknowledged = [], dict[str, int]()
+    hops, acknowledged = [], dict[str, Note]()
     for era, (source, target) in enumerate(pairwise(addresses)):
         at_work = start_writers(writers, Path(notes), source=source, mirror=target, era=era)
         with both(source, target) as stores:
@@ -226,7 +251,7 @@ def chain(*, addresses: Sequence[str], notes: str, jobs: int, writers: int) -> F
                 "sealed_seconds": switched.last.seconds,
                 "operations": at_work.operations(),
                 "differences": differences,
-                "lost": len(lost(target, acknowledged)),
+                "lost": len(lost(target, acknowledged.values())),
             }
         )
     return {"hops": hops}
@@ -292,7 +317,7 @@ def killed_switch(*, source: str, target: str, jobs: int, kills: int, seed: int 
         switch(*stores, facets_of=facets_of_body)
         differences = len(compare_documents(*stores).differences)
         sealed = [store.backend.sealed_for() for store in stores]
-    missing = lost(target, dict.fromkeys(acknowledged, 1))
+    missing = lost(target, [Note(job_id, 1, 0) for job_id in acknowledged])
     return {"in_use": in_use, "differences": differences, "sealed": sealed, "lost": len(missing)}
 
 

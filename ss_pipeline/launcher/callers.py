@@ -53,7 +53,6 @@ class Callers:
         self._asked = asked
         self._callers: set[Caller] = set()
         self._users: dict[int, int] = {}
-        self.last_use = time.monotonic()
         self.is_listening = True
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ, lambda _: self._accept())
@@ -147,7 +146,6 @@ class Callers:
         pid, uid, _ = _CREDENTIALS.unpack(raw)
         if uid != os.geteuid():
             return False
-        self.last_use = time.monotonic()
         process = None if pid in self._users else identify(pid)
         descriptor = None if process is None else open_pidfd(process)
         if descriptor is not None:
@@ -159,7 +157,6 @@ class Callers:
         descriptor = self._users.pop(pid)
         self._selector.unregister(descriptor)
         os.close(descriptor)
-        self.last_use = time.monotonic()
 
     def _read(self, caller: Caller) -> None:
         try:

@@ -5,6 +5,7 @@ installed version. What lives here: names and thin functions around them. What d
 """
 
 import contextlib
+import json
 import os
 import sys
 import time
@@ -24,6 +25,7 @@ from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, 
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.origin import RepositoryPythonOrigin
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.secrets.env_file import PerProjectEnvFileLoader
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.impl import core_execute_run
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, serialize_value
@@ -52,7 +54,13 @@ _STATUS_EVENTS: Final = frozenset(
     }
 )
 _SECONDS_OF_A_POOLED_CONNECTION: Final = 3_600
-IMPORTED_BY_RUNS: Final[tuple[str, ...]] = ()
+IMPORTED_BY_RUNS: Final = (
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.executor.multiprocess",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.system_config.composite_descent",
+)
 """Modules that Dagster imports only when a run begins."""
 
 
@@ -119,8 +127,7 @@ def reference_of(instance: DagsterInstance) -> str:
 class ReconstructableRepository(_ReconstructableRepository):
     """A repository that is loaded already, once for all runs of this process.
 
-    Its name is that of its base on purpose: Dagster serializes by the name of the class, and a step in a process of
-    its own (multiprocess executor) gets the base.
+    Its name is that of its base on purpose: Dagster serializes by the name of the class.
     """
 
     loaded: ClassVar[RepositoryDefinition]
@@ -128,6 +135,10 @@ class ReconstructableRepository(_ReconstructableRepository):
     def get_definition(self) -> RepositoryDefinition:
         """What was loaded; the base would call the location's functions again."""
         return ReconstructableRepository.loaded
+
+    def __reduce__(self) -> tuple[type[_ReconstructableRepository], tuple[object, ...]]:
+        """Another process gets the base, which loads."""
+        return _ReconstructableRepository, tuple(self)
 
 
 class ForeignErrors:
@@ -181,10 +192,19 @@ def terminate_with(launcher: DefaultRunLauncher, run_id: str) -> bool:
     return bool(launcher.terminate(run_id))  # type: ignore[no-untyped-call]
 
 
-def inject_secrets(instance: str, location: str | None) -> None:
-    """Puts what the instance's secrets loader finds (.env) into the environment, as a code server does at its start."""
+def inject_secrets(instance: str, location: str | None) -> list[str]:
+    """Puts what the instance's secrets loader finds into the environment, as a code server does at its start.
+
+    Returns the .env files that Dagster's own loader looks at for this location, whether they are there or not.
+    """
     with opened(instance) as found:
         found.inject_env_vars(location)
+        loader = found._secrets_loader  # noqa: SLF001 - Dagster has no name for it
+        if not isinstance(loader, PerProjectEnvFileLoader):
+            return []
+        listed = loader.inst_data.config_dict if loader.inst_data else {}
+        folders = listed.get("location_paths") or json.loads(os.environ.get("DAGSTER_PROJECT_ENV_FILE_PATHS", "{}"))
+        return [str(Path(folders[location], ".env").absolute())] if location in folders else []
 
 
 def load_repository(origin: str, load_data: str | None) -> ReconstructableRepository:

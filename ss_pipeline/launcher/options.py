@@ -21,6 +21,7 @@ _DESCRIPTIONS: Final = {
     " is replaced. 0: never.",
     "drain_seconds": "How long a zygote that gets SIGTERM waits for its runs before it sends them SIGTERM too.",
     "idle_seconds": "A zygote without runs ends when the processes that used it are gone and it was unused this long.",
+    "rest_seconds": "The same while a process that used it lives: the memory of a rarely used code location is freed.",
     "start_seconds": "How long one launch may take: starting the zygote, importing the code, waiting for a place.",
     "preload": "Modules to import before the code location: what its ops import late, each run would import anew.",
     "watch": "Patterns of files besides Python modules that the code location reads when it is imported, relative to"
@@ -40,6 +41,7 @@ class LauncherOptions:
     recycle_after_mb: int = 500
     drain_seconds: int = 30
     idle_seconds: int = 60
+    rest_seconds: int = 3600
     start_seconds: int = 120
     preload: Sequence[str] = ()
     watch: Sequence[str] = ()

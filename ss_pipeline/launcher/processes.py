@@ -4,6 +4,7 @@ What lives here: who a process is, whether it lives, signals that reach it and n
 what a process means to the launcher. Linux only: /proc and pidfd.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -100,6 +101,18 @@ def resident_megabytes() -> float:
     """Memory of this process that lies in RAM, shared pages included."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / _MEGABYTE
+
+
+def close_inherited(*, keep: int) -> None:
+    """Closes what the parent left open across exec, but the standard streams and one more.
+
+    Python itself opens nothing that survives an exec, so what does is none of this process's own.
+    """
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers
+        descriptor = int(name)
+        with contextlib.suppress(OSError):  # the one that lists the folder is gone by now
+            if descriptor > 2 and descriptor != keep and os.get_inheritable(descriptor):
+                os.close(descriptor)
 
 
 def name_this_process(name: str) -> None:

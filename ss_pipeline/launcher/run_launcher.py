@@ -158,6 +158,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             recycle_after_mb=options.recycle_after_mb,
             drain_seconds=options.drain_seconds,
             idle_seconds=options.idle_seconds,
+            rest_seconds=options.rest_seconds,
             preload=tuple(options.preload),
             watch=tuple(options.watch),
             pooled_connections=options.pooled_connections,

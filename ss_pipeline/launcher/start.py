@@ -55,6 +55,7 @@ class ZygoteStart:
     recycle_after_mb: int
     drain_seconds: int
     idle_seconds: int
+    rest_seconds: int
     preload: Sequence[str]
     watch: Sequence[str]
     pooled_connections: bool

@@ -30,6 +30,7 @@ from ss_pipeline.launcher.child import STOPPING, Inheritance, Run
 from ss_pipeline.launcher.children import Children
 from ss_pipeline.launcher.folder import LauncherFolder
 from ss_pipeline.launcher.processes import (
+    close_inherited,
     name_this_process,
     resident_megabytes,
     this_process,
@@ -72,7 +73,7 @@ def load(start: ZygoteStart) -> Loaded | Refused:
     """Imports the code location, or says why runs cannot be forked from it."""
     begun_ns = time.time_ns()
     with dagster_internals.ForeignErrors() as errors:
-        dagster_internals.inject_secrets(start.instance, start.location)
+        secrets = dagster_internals.inject_secrets(start.instance, start.location)
         for name in (*dagster_internals.IMPORTED_BY_RUNS, *start.preload):
             importlib.import_module(name)
         repository = dagster_internals.load_repository(start.repository, start.load_data)
@@ -82,7 +83,7 @@ def load(start: ZygoteStart) -> Loaded | Refused:
         return Refused(CodeNotLoadedError.code, message, dagster_internals.serialized_error(info))
     if (reason := threads_found()) is not None:
         return Refused(ZygoteUnsafeError.code, reason)
-    sources = loaded_sources(begun_ns=begun_ns, files=[str(Path(".env").absolute())], watched=start.watch)
+    sources = loaded_sources(begun_ns=begun_ns, files=secrets, watched=start.watch)
     gc.collect()
     gc.freeze()  # what is loaded is never collected: no run writes to these pages because of the collector
     return Loaded(repository, sources)
@@ -125,7 +126,7 @@ class Zygote:
         self._retiring: str | None = None
         self._drain_until: float | None = None
         self._megabytes_at_start = resident_megabytes()
-        self._pruned_at = time.monotonic()
+        self._pruned_at = self._used_at = time.monotonic()
 
     def serve(self) -> None:
         """Returns when this zygote has retired and nothing is left to do for it."""
@@ -223,9 +224,11 @@ class Zygote:
         return not self._children.run_ids and not self._reports.are_owed
 
     def _is_unused(self) -> bool:
-        if self._callers.has_users or self._callers.is_busy or self._children.run_ids or self._reports.are_owed:
+        if self._callers.is_busy or self._children.run_ids or self._reports.are_owed:
+            self._used_at = time.monotonic()
             return False
-        return time.monotonic() - self._callers.last_use >= self._start.idle_seconds
+        patience = self._start.rest_seconds if self._callers.has_users else self._start.idle_seconds
+        return time.monotonic() - self._used_at >= patience
 
     # --- what is due
 
@@ -293,11 +296,18 @@ def _wakeup_socket(
     return reader, writer
 
 
+def _read_nothing_more() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
 def main() -> None:
     """Reads the parameters from standard input, loads, serves."""
     key = Path(sys.argv[1]).name
     start = from_json(sys.stdin.buffer.read())
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    _read_nothing_more()
+    close_inherited(keep=LISTENER_FD)
     name_this_process("dagster zygote")
     log_to_stderr()
     listener = socket.socket(fileno=LISTENER_FD)

@@ -207,12 +207,12 @@ class StoreIndexDamagedError(StoreUnavailableError):
 
 
 class StoreSealedError(StoreUnavailableError):
-    """The documents of this store have moved to another one; it takes no change any more (`ss-pipeline store copy`)."""
+    """The documents of this store have moved to another one; it takes no change any more (`ss-pipeline store switch`)."""
 
     code = "STORE_SEALED"
     advice = (
         "Nothing was changed. Point SS_JOB_STORE_BACKEND and its address to the store named here and start again; "
-        "to go back to this store: ss-pipeline store unseal."
+        "to go back to this store with what was changed since: ss-pipeline store switch."
     )
 
     def __init__(self, successor: str) -> None:
@@ -255,7 +255,7 @@ class StoreFormatError(StoreError):
     """A store that was written by a version of this package with another layout of the store."""
 
     code = "STORE_FORMAT_UNKNOWN"
-    advice = "Nothing was changed. Use the version of ss-pipeline that wrote this store, or a later one."
+    advice = "Nothing was changed. Use the version of the package that wrote this store, or a later one."
 
 
 class StorePathUnsafeError(StoreError):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ss_pipeline.job_run import WorkParts
 
 
+_MIRROR_PATIENCE: Final = 1.0
+"""Seconds that a change waits for a mirror that does not answer: the next copy brings what it misses."""
+
 MOVABLE: Final[tuple[BackendName, ...]] = ("file", "redis", "postgres")
 """The back ends that documents are moved between; `memory` is gone at exit."""
 
@@ -93,8 +96,11 @@ def work_parts(parts: Parts) -> "WorkParts":
     )
 
 
-def open_backend(settings: Settings, name: BackendName) -> Backend:
+def open_backend(settings: Settings, name: BackendName, *, patience: float | None = None) -> Backend:
     """The back end of this name, at the address that the settings give.
+
+    Args:
+        patience: Seconds for which a server that does not answer is waited for; default: those of the settings.
 
     Raises:
         SettingsError: its address is not set, or the package it needs is not installed.
@@ -104,7 +110,9 @@ def open_backend(settings: Settings, name: BackendName) -> Backend:
         return MemoryBackend()
     if name == "file":
         return FileBackend(settings.jobs_path(), facets_of=facets_of_body)
-    return RetryingBackend(_open_server(settings, name), patience=settings.job_store_patience_seconds)
+    if patience is None:
+        patience = settings.job_store_patience_seconds
+    return RetryingBackend(_open_server(settings, name), patience=patience)
 
 
 def open_store(settings: Settings, name: str) -> NamedBackend:
@@ -169,5 +177,5 @@ def _backend(settings: Settings) -> Backend:
     backend = open_backend(settings, settings.job_store_backend)
     if settings.job_store_mirror is None:
         return backend
-    mirror = open_backend(settings, settings.job_store_mirror)
+    mirror = open_backend(settings, settings.job_store_mirror, patience=_MIRROR_PATIENCE)
     return MirroringBackend(backend, mirror, facets_of=facets_of_body, name=settings.job_store_backend)

@@ -207,7 +207,7 @@ class StoreIndexDamagedError(StoreUnavailableError):
 
 
 class StoreSealedError(StoreUnavailableError):
-    """The documents of this store have moved to another one; it takes no change any more (`ss-pipeline store switch`)."""
+    """The documents of this store have moved to another one; it takes no more changes (`ss-pipeline store switch`)."""
 
     code = "STORE_SEALED"
     advice = (

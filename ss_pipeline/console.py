@@ -37,6 +37,11 @@ _STEERING: Final = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), 
 """Control characters but tab and newline: in a submitter's text they would steer the terminal it is shown on."""
 
 
+def widen(columns: int) -> None:
+    """Tables may take so many columns from now on, also where the terminal is narrower or there is none."""
+    OUT.width = max(OUT.width, columns)
+
+
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n")

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr | None = Field(
         None,
-        validation_alias=AliasChoices("SS_REDIS_URL", "SS_JOB_STORE_REDIS_URL"),
+        validation_alias=AliasChoices("ss_redis_url", "ss_job_store_redis_url"),
         description="Address of the `redis` back end: `redis://:password@host:6379/0`. "
         "`SS_JOB_STORE_REDIS_URL` is read, too.",
     )

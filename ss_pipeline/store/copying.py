@@ -6,7 +6,7 @@ store is the one in use is switching.py's.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -188,7 +188,7 @@ class _Copying:
         self._pool = pool
         self._cursor = _Cursor(target.backend)
         self._state = self._cursor.read()
-        self._collections = self._known_collections()
+        self._collections = set(self._state.collections) if self._state.source == source.name else set()
         self._begun = time.monotonic()
         self._outcomes: dict[DocumentKey, Outcome] = {}
         self._held: dict[DocumentKey, None] = {}
@@ -196,18 +196,15 @@ class _Copying:
     def copy(self, *, resume: bool) -> None:
         """Brings every document with its history, page by page."""
         after = self._state.after if resume and self._state.source == self._source.name else None
-        state = CopyState(source=self._source.name, collections=tuple(self._collections))
-        for page in self._counted("copying", self._pages(after=DocumentKey(*after) if after else None)):
+        for page in self._pages("copying", after=DocumentKey(*after) if after else None):
             self._bring(page)
-            last = page[-1]
-            after = (last.collection, last.tenant_id, last.document_id)
-            self._cursor.write(state.model_copy(update={"after": after}))
-        self._cursor.write(state)
+            self._note(after=page[-1])
+        self._note()
 
     def compare(self, *, with_histories: bool = False) -> Comparison:
         """Looks at every document of both sides, and again at those that differ, after they were brought again."""
         seen: dict[DocumentKey, Hashes] = {}
-        for page in self._counted("comparing", self._pages()):
+        for page in self._pages("comparing"):
             seen.update(self._each(self._look, page))
             if with_histories:
                 self._take_over_histories([key for key in page if seen[key][0]])
@@ -217,6 +214,7 @@ class _Copying:
             differing = differences(seen)
             self._bring(differing)
             seen.update(self._each(self._look, differing))
+        self._note()
         return comparison(seen)
 
     def result(self, compared: Comparison | None) -> CopyResult:
@@ -259,20 +257,19 @@ class _Copying:
     def _history_taken_over(self, key: DocumentKey) -> bool:
         return _history_taken_over(self._source, self._target, key)
 
-    def _known_collections(self) -> list[str]:
-        known = self._state.collections if self._state.source == self._source.name else ()
-        return sorted({*known, *self._source.backend.collections()} - {MOVES})
+    def _note(self, *, after: DocumentKey | None = None) -> None:
+        key = (after.collection, after.tenant_id, after.document_id) if after else None
+        self._cursor.write(CopyState(source=self._source.name, collections=tuple(sorted(self._collections)), after=key))
 
-    def _pages(self, *, after: DocumentKey | None = None) -> Iterator[list[DocumentKey]]:
-        sides = self._source.backend, self._target.backend
-        return key_pages(*sides, self._collections, after=after, size=self._pace.page_size)
-
-    def _counted(self, phase: Phase, pages: Iterable[list[DocumentKey]]) -> Iterator[list[DocumentKey]]:
-        counts = self._source.backend.counts
-        total = sum(sum(counts(collection).values()) for collection in self._collections)
+    def _pages(self, phase: Phase, *, after: DocumentKey | None = None) -> Iterator[list[DocumentKey]]:
+        """The keys of both sides page by page, in the collections that there are now, with the progress told."""
+        source, target = self._source.backend, self._target.backend
+        self._collections |= {*source.collections()} - {MOVES}
+        collections = sorted(self._collections)
+        total = sum(sum(source.counts(collection).values()) for collection in collections)
         done = 0
         self._progress(phase, done, total)
-        for page in pages:
+        for page in key_pages(source, target, collections, after=after, size=self._pace.page_size):
             yield page
             done += len(page)
             self._progress(phase, done, max(done, total))

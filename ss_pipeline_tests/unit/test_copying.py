@@ -257,6 +257,17 @@ class RestlessDuringComparison(MemoryBackend):
         return super().read(key) + b" " * ((self.reads + 2) // 3)
 
 
+def test_a_collection_that_begins_behind_the_copy_is_compared_too() -> None:
+    source, target = filled(MemoryBackend()), MemoryBackend()
+
+    def begin(phase: Phase, done: int, total: int) -> None:
+        if phase == "copying" and done == total:
+            source.create(DocumentKey("aliases", "ann", "late"), b"late", Facets())
+
+    assert copied(source, target, verify=True, progress=begin).differences == 0
+    assert all_documents(target) == all_documents(source)
+
+
 def test_a_document_that_never_rests_is_told_as_a_difference() -> None:
     source, target = RestlessDuringComparison(), MemoryBackend()
     source.create(job_key("job_0000000000000000"), b"{}", Facets())

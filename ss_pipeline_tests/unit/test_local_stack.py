@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -102,6 +103,13 @@ def test_the_folders_are_made_and_dagster_is_configured(home: StackHome) -> None
     home.prepare()
     assert (home.data / "inbox").is_dir()
     assert (home.dagster_home / "dagster.yaml").read_bytes() == (PROJECT_ROOT / "dagster.yaml").read_bytes()
+
+
+def test_another_instance_takes_the_place_of_the_embedded_one(home: StackHome) -> None:
+    home.prepare()
+    name = "deploy/dagster.postgres.yaml"
+    replace(home, instance=name).prepare()
+    assert (home.dagster_home / "dagster.yaml").read_bytes() == (PROJECT_ROOT / name).read_bytes()
 
 
 @pytest.mark.parametrize("isolated", [False, True])

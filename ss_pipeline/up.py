@@ -132,7 +132,7 @@ def _look_at_store(settings: Settings) -> list[str]:
     left = _jobs_in_files(settings) if is_new else 0
     if not left:
         return []
-    return [f"jobs in files: {left}; in PostgreSQL: 0. To bring them over: ss-pipeline store copy file postgres"]
+    return [f"jobs in files: {left}, in PostgreSQL: 0. Bring them over before you hand in others: docs/storage.md"]
 
 
 def _jobs_in_files(settings: Settings) -> int:
@@ -155,11 +155,11 @@ def _say_where(url: str, settings: Settings, home: StackHome, database: Database
         "stop": "press Ctrl-C",
     }
     print_fields("up", fields)
-    if database and settings.job_store_backend == "postgres":
-        shown = {"SS_JOB_STORE_BACKEND": "postgres"}
+    if database:
+        variables = {"SS_JOB_STORE_BACKEND": settings.job_store_backend}
         if server:  # another one's address may hold a password, and is set there already
-            shown["SS_JOB_STORE_POSTGRES_DSN"] = server.url
-        assigned = " ".join(f"{name}={shlex.quote(value)}" for name, value in shown.items())
+            variables["SS_JOB_STORE_POSTGRES_DSN"] = server.url
+        assigned = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         print_list("For ss-pipeline in another terminal", [f"export {assigned}"])
 
 

@@ -21,7 +21,8 @@ def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
     """Writes a file atomically and durably, making its folder if needed; an existing file is replaced.
 
     Args:
-        synced: False leaves out the fsyncs: still atomic and safe from kill -9, but a power cut may lose it.
+        synced: False leaves out the fsync of the directory: a power cut may bring the old content back, but still
+            never leaves a part.
 
     Raises:
         OSError: the medium failed and no temporary file is left behind. An existing file is as it was, unless it was
@@ -30,7 +31,7 @@ def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
     make_folder(path.parent)
     temporary = _temporary_beside(path)
     try:
-        with _written(temporary, body, synced=synced):
+        with _written(temporary, body):
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,7 +49,7 @@ def create_file(path: Path, body: bytes) -> None:
     make_folder(path.parent)
     temporary = _temporary_beside(path)
     try:
-        with _written(temporary, body, synced=True):
+        with _written(temporary, body):
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -95,14 +96,13 @@ def _temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
-def _written(path: Path, body: bytes, *, synced: bool) -> Iterator[None]:
-    """The file, written; its lock is held until the block (which gives it its name) ends."""
+def _written(path: Path, body: bytes) -> Iterator[None]:
+    """The file, written and synced; its lock is held until the block (which gives it its name) ends."""
     with path.open("xb") as file:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(body)
         file.flush()
-        if synced:
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
         yield
 
 

@@ -120,14 +120,13 @@ class Catalogue:
         return Row(key, self._facets_of(key, body), hold)
 
     def _scan(self) -> Iterator[Row | DocumentKey]:
-        swept: Path | None = None
+        for folder in self._layout.folders():
+            with suppress(OSError):
+                durable.sweep(folder, older_than=_ORPHAN_SECONDS)
         for key in self._layout.documents():
             with suppress(StorePathUnsafeError):
                 place = self._layout.existing(key) or self._layout.place(key)
                 try:
-                    if place.folder != swept:
-                        durable.sweep(place.folder, older_than=_ORPHAN_SECONDS)
-                        swept = place.folder
                     yield self._row(key, place) or key
                 except OSError:
                     yield key

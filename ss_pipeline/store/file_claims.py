@@ -1,8 +1,9 @@
 """Claim records as files beside their documents, and the clock their leases are measured by.
 
 Every change is made under the document's lock, which the caller holds; that is where the fence is checked, too.
-A lease, its end and its attempts are fsynced. A reservation and a heartbeat are not: after a power cut they are void
-anyway, because the boot id in the record is another.
+A lease, its end and its attempts are made durable. A reservation and a heartbeat need not last: after a power cut they
+are void anyway, because the boot id in the record is another. But a cut leaves the record of before or the new one
+whole, because either has the attempts that count.
 
 A record that cannot be read is set aside with its bytes. Its successor starts at a fence that is above every one before
 as far as that can be known: the last one the index saw, and the seconds since 1970, which no count of leases reaches
@@ -80,5 +81,5 @@ def recover_claim(place: Place, key: DocumentKey, *, known_fence: int, wall: flo
 
 
 def write_claim(place: Place, record: ClaimRecord, *, synced: bool) -> None:
-    """Writes the record of a document; with `synced` it survives a power cut. The caller holds the lock."""
+    """Writes the record of a document; with `synced` it is what a power cut leaves. The caller holds the lock."""
     durable.write_file(place.claim, record.model_dump_json().encode() + b"\n", synced=synced)

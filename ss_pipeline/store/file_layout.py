@@ -109,6 +109,13 @@ class FileLayout:
             collection, tenant_id, _, name = path.relative_to(self.root / "collections").parts
             yield DocumentKey(collection, tenant_id, name.removesuffix(".json"))
 
+    def folders(self) -> Iterator[Path]:
+        """The root and every folder that documents are written into, also those without any."""
+        yield self.root
+        for shard in self.shards():
+            yield from (job.path for job in self.jobs_in(shard))
+        yield from (self.root / "collections").glob("*/*/*")
+
     def shards(self) -> Iterator[ShardFolder]:
         """Every folder that may hold jobs."""
         for folder in _folders(self.root):

@@ -42,10 +42,14 @@ def test_a_file_is_written_and_replaced_with_its_folders_made(tmp_path: Path) ->
     assert names(path.parent) == ["file"]
 
 
-def test_an_unsynced_write_is_as_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", FailingFsync(folders=False, at={1}))
+@pytest.mark.guarantee("R2")
+def test_a_write_that_need_not_last_syncs_its_content_and_not_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, folders = FailingFsync(folders=False, at=set()), FailingFsync(folders=True, at=set())
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (files(descriptor), folders(descriptor)))
     durable.write_file(tmp_path / "file", b"new", synced=False)
-    assert names(tmp_path) == ["file"]
+    assert (names(tmp_path), files.calls, folders.calls) == (["file"], 1, 0)
 
 
 @pytest.mark.seed("S1.2.8")

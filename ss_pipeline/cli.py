@@ -16,12 +16,12 @@ import typer
 from ss_pipeline import cli_store, console, demo, doctor, wiring
 from ss_pipeline.errors import SSError, SubmissionRefusedError
 from ss_pipeline.jobs.lifecycle import adopt as adopted
-from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.jobs.lifecycle import is_claimable, phase
 from ss_pipeline.jobs.model import DEFAULT_TENANT, JOB_STATUSES, Job
 from ss_pipeline.jobs.requests import parse_request
 from ss_pipeline.settings import load_settings
 from ss_pipeline.stages import decision
-from ss_pipeline.stages.claiming import in_turn
+from ss_pipeline.stages.claiming import foremost_at, in_turn
 from ss_pipeline.stages.intake.stage import submit as hand_in
 from ss_pipeline.store.base import DocumentKey, Listed
 from ss_pipeline.store.jobs import job_key
@@ -179,6 +179,7 @@ def why(job_id: JobId, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> 
         "held by": f"{holder} ({claim.state}, {claim.expires_in:.0f} s left)" if claim else None,
         "attempts": parts.jobs.backend.attempts_of(job_key(job_id, tenant)),
         "position": _position(job, parts),
+        "foremost from": _foremost(job, parts),
     }
     if json_:
         console.print_json({"job_id": job_id, **fields})
@@ -349,8 +350,17 @@ def shorten(text: str, most: int) -> str:
 
 
 def _position(job: Job, parts: wiring.Parts) -> str | None:
-    turns, key = in_turn(parts.jobs, per_group=1_000), job_key(job.job_id, job.tenant_id)
+    turns = in_turn(parts.jobs, parts.claim_rules, now=parts.clock.now(), per_group=1_000)
+    key = job_key(job.job_id, job.tenant_id)
     return f"{turns.index(key) + 1} of {len(turns)}" if key in turns else None
+
+
+def _foremost(job: Job, parts: wiring.Parts) -> str | None:
+    """From when on no job that comes later is taken before this one; None where it does not wait for a run."""
+    if not is_claimable(job):
+        return None
+    at = foremost_at(job.created_at, job.priority, parts.claim_rules.fairness)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at > parts.clock.now() else "now"
 
 
 if __name__ == "__main__":

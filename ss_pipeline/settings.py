@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
+from ss_pipeline.jobs.model import PriorityClass
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -67,6 +68,18 @@ class Settings(BaseSettings):
     claim_reserve_seconds: float = Field(600.0, gt=0, description="How long a reservation waits for its run.")
     claim_lease_seconds: float = Field(60.0, gt=0, description="How long a lease lasts without a heartbeat.")
     claim_heartbeat_seconds: float = Field(10.0, gt=0, description="Seconds between two heartbeats of a run.")
+    claim_ageing_seconds: float = Field(
+        900.0, gt=0, description="After waiting so long the lowest priority counts as the highest."
+    )
+    claim_tenant_weights: dict[str, float] = Field(
+        {}, description='Shares of tenants against each other, as JSON: `{"acme": 2}`; 1 for whoever is not named.'
+    )
+    claim_tenant_caps: dict[str, int] = Field(
+        {}, description='Most runs in flight of a tenant, as JSON: `{"acme": 2, "*": 8}`; `*` is for all others.'
+    )
+    claim_reserved_slots: dict[PriorityClass, int] = Field(
+        {}, description='Slots that only this class may take, as JSON: `{"high": 1}`; see docs/scheduling.md.'
+    )
     claim_max_attempts: int = Field(5, ge=1, description="Leases without success after which a job is failed.")
 
     input_max_bytes: int = Field(100_000_000, gt=0, description="Largest data file, in bytes.")
@@ -90,6 +103,19 @@ class Settings(BaseSettings):
             raise ValueError("SS_JOB_STORE_POSTGRES_DSN is not set, and the back end `postgres` needs it")
         if "redis" in used and self.redis_url is None:
             raise ValueError("SS_REDIS_URL is not set, and the back end `redis` needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_can_be_kept(self) -> Self:
+        if bad := sorted(name for name, weight in self.claim_tenant_weights.items() if weight <= 0):
+            raise ValueError(f"SS_CLAIM_TENANT_WEIGHTS: the weight of {bad[0]!r} must be above 0")
+        if bad := sorted(name for name, cap in self.claim_tenant_caps.items() if cap < 1):
+            raise ValueError(f"SS_CLAIM_TENANT_CAPS: the cap of {bad[0]!r} must be at least 1")
+        reserved = self.claim_reserved_slots.values()
+        if min(reserved, default=0) < 0 or sum(reserved) >= self.claim_slots:
+            raise ValueError(
+                f"SS_CLAIM_RESERVED_SLOTS: 0 or more each, and in all fewer than SS_CLAIM_SLOTS={self.claim_slots}"
+            )
         return self
 
     @model_validator(mode="after")

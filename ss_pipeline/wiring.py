@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock, SystemClock
 from ss_pipeline.errors import SettingsError
+from ss_pipeline.jobs.fairness import FairnessRules
 from ss_pipeline.settings import BackendName, Settings
 from ss_pipeline.stages.claiming import ClaimRules
 from ss_pipeline.stages.intake.stage import IntakeLimits
@@ -65,8 +66,19 @@ def light_parts(settings: Settings) -> Parts:
             quiet_seconds=settings.inbox_quiet_seconds,
             incomplete_after_seconds=settings.inbox_incomplete_after_seconds,
         ),
-        claim_rules=ClaimRules(max_jobs=settings.claim_max_jobs, reserve_seconds=settings.claim_reserve_seconds),
+        claim_rules=_claim_rules(settings),
     )
+
+
+def _claim_rules(settings: Settings) -> ClaimRules:
+    fairness = FairnessRules(
+        max_jobs=settings.claim_max_jobs,
+        ageing_seconds=settings.claim_ageing_seconds,
+        weights=settings.claim_tenant_weights,
+        caps=settings.claim_tenant_caps,
+        reserved=settings.claim_reserved_slots,
+    )
+    return ClaimRules(fairness=fairness, reserve_seconds=settings.claim_reserve_seconds)
 
 
 def work_parts(parts: Parts) -> "WorkParts":

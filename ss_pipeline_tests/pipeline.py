@@ -11,6 +11,7 @@ from ss_pipeline.jobs.drafts import DraftAnswer
 from ss_pipeline.jobs.model import Job
 from ss_pipeline.llm.base import DraftRequest, LLMClient
 from ss_pipeline.settings import Settings
+from ss_pipeline.stages.claiming import Claim, make_claims
 from ss_pipeline.stages.intake.stage import IntakeReport, take_in
 
 WAGES_REQUIREMENT = "What is the effect of educ on wage, controlling for exper?"
@@ -54,6 +55,12 @@ class Pipeline:
         self.hand_in(name, **submission)  # type: ignore[arg-type]
         accepted = self.take_in().accepted
         return accepted[0].job_id
+
+    def claims(self, *, room: int, shareable: bool = True) -> list[Claim]:
+        """What the claim sensor would reserve now."""
+        parts = self.parts
+        now = parts.clock.now()
+        return make_claims(parts.jobs, room=room, rules=parts.claim_rules, now=now, shareable=lambda _: shareable)
 
     def run(
         self,

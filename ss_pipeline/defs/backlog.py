@@ -1,13 +1,14 @@
 """The observable asset `backlog`: who waits, for how long, and why. Unpartitioned; observed from the UI or a tick."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import dagster as dg
 
 from ss_pipeline.errors import SSError
 from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.stages.claiming import foremost_at, in_turn, seconds_since
 from ss_pipeline.stages.publishing.markdown import escape
-from ss_pipeline.store.base import Listed
+from ss_pipeline.store.base import DocumentKey
 from ss_pipeline.wiring import Parts
 
 MOST_ROWS = 200
@@ -38,24 +39,24 @@ def backlog(context: dg.AssetExecutionContext, parts: dg.ResourceParam[Parts]) -
 
 
 def _table(parts: Parts) -> str:
-    heading = "| job | tenant | priority | waits | phase | why |\n|---|---|---|---|---|---|\n"
-    lines = [_line(listed, parts) for listed in parts.jobs.waiting(per_group=MOST_ROWS)[:MOST_ROWS]]
+    """The jobs that wait for a run, in the order in which they come."""
+    now = parts.clock.now()
+    keys = in_turn(parts.jobs, parts.claim_rules, now=now, per_group=MOST_ROWS)[:MOST_ROWS]
+    heading = "| position | job | tenant | priority | waits | foremost from | phase | why |\n" + "|---" * 8 + "|\n"
+    lines = [_line(position, key, parts, now) for position, key in enumerate(keys, start=1)]
     return heading + "\n".join(lines) if lines else "Nothing waits for a run."
 
 
-def _line(listed: Listed, parts: Parts) -> str:
+def _line(position: int, key: DocumentKey, parts: Parts, now: datetime) -> str:
     """One waiting job; one that cannot be read is shown with the reason, so that it hides no other."""
+    cells: list[object] = [position, key.document_id, key.tenant_id]
     try:
-        view = phase(parts.jobs.load(listed.key.document_id, tenant_id=listed.key.tenant_id))
-        shown, why = str(view.phase), view.reason
+        job = parts.jobs.load(key.document_id, tenant_id=key.tenant_id)
     except SSError as error:
-        shown, why = "unreadable", error.message
-    waits = f"{_age_seconds(listed.facets.created_at, parts):.0f} s"
-    cells = [listed.key.document_id, listed.key.tenant_id, listed.facets.priority, waits, shown, why]
+        cells += ["", "", "", "unreadable", error.message]
+    else:
+        view = phase(job)
+        waits = f"{seconds_since(job.created_at, now):.0f} s"
+        foremost = foremost_at(job.created_at, job.priority, parts.claim_rules.fairness)
+        cells += [job.priority, waits, f"{foremost:%H:%M:%S}", view.phase, view.reason]
     return "| " + " | ".join(escape(cell) for cell in cells) + " |"
-
-
-def _age_seconds(created_at: str, parts: Parts) -> float:
-    """Since when; imported jobs may carry a time without offset, which is UTC, as everywhere in documents."""
-    created = datetime.fromisoformat(created_at)
-    return (parts.clock.now() - (created if created.tzinfo else created.replace(tzinfo=UTC))).total_seconds()

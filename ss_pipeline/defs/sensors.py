@@ -18,10 +18,19 @@ from ss_pipeline.defs.partitions import (
     partition_key_of,
     recorded_partition_key,
 )
-from ss_pipeline.defs.tags import CLAIM_TAG, PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG, TENANT_TAG
+from ss_pipeline.defs.tags import (
+    CLAIM_TAG,
+    CLASS_TAG,
+    NOT_CLASS_TAG,
+    PRIORITY_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    TENANT_TAG,
+)
 from ss_pipeline.errors import SSError
+from ss_pipeline.jobs.fairness import CLASS_ORDER, Busy
 from ss_pipeline.settings import Settings
-from ss_pipeline.stages.claiming import Claim, free_claims, make_claims
+from ss_pipeline.stages.claiming import Claim, ClaimRules, free_claims, make_claims
 from ss_pipeline.stages.intake.stage import take_in
 from ss_pipeline.store.base import DocumentKey
 from ss_pipeline.store.jobs import JobStore, job_key
@@ -73,14 +82,18 @@ def _claim_sensor(settings: Settings) -> dg.SensorDefinition:
         def is_new(key: DocumentKey) -> bool:
             return partition_key_of(key) not in known
 
-        busy = Counter(run.tags.get(TENANT_TAG, "") for run in in_flight)
-        claims = make_claims(parts.jobs, room=room, rules=parts.claim_rules, shareable=is_new, busy=busy)
+        busy = Busy(
+            tenants=Counter(run.tags.get(TENANT_TAG, "") for run in in_flight),
+            classes={name: sum(run.tags.get(CLASS_TAG) == name for run in in_flight) for name in CLASS_ORDER},
+        )
+        rules, now = parts.claim_rules, parts.clock.now()
+        claims = make_claims(parts.jobs, room=room, rules=rules, now=now, shareable=is_new, busy=busy)
         if not claims:
             return dg.SensorResult(skip_reason=f"nothing waits, or no room ({len(in_flight)} runs in flight)")
         keys = _recorded_keys(parts.jobs, claims)
         new = [key for group in keys for key in group if key not in known]
         return dg.SensorResult(
-            run_requests=[_run_request(claim, group) for claim, group in zip(claims, keys, strict=True)],
+            run_requests=[_run_request(claim, group, rules) for claim, group in zip(claims, keys, strict=True)],
             dynamic_partitions_requests=[JOB_PARTITIONS.build_add_request(new)] if new else [],
         )
 
@@ -98,9 +111,15 @@ def _recorded_keys(jobs: JobStore, claims: Sequence[Claim]) -> list[list[str]]:
         raise
 
 
-def _run_request(claim: Claim, keys: Sequence[str]) -> dg.RunRequest:
+def _run_request(claim: Claim, keys: Sequence[str], rules: ClaimRules) -> dg.RunRequest:
     """One run for a claim: its partition, or the contiguous range of the keys added in this very tick."""
-    tags = {CLAIM_TAG: claim.claim_id, TENANT_TAG: claim.tenant_id, PRIORITY_TAG: str(claim.priority)}
+    tags = {
+        CLAIM_TAG: claim.claim_id,
+        TENANT_TAG: claim.tenant_id,
+        CLASS_TAG: claim.priority_class,
+        PRIORITY_TAG: str(claim.priority),
+        **{NOT_CLASS_TAG + name: "true" for name in rules.fairness.reserved if name != claim.priority_class},
+    }
     if len(keys) == 1:
         return dg.RunRequest(run_key=claim.claim_id, partition_key=keys[0], tags=tags)
     return dg.RunRequest(run_key=claim.claim_id, tags=tags | {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]})

@@ -8,6 +8,12 @@ CLAIM_TAG: Final = "ss/claim"
 TENANT_TAG: Final = "ss/tenant"
 """Whose jobs: dagster.yaml may limit each tenant's runs by it."""
 
+CLASS_TAG: Final = "ss/class"
+"""The priority class of the claim; the claim sensor counts what is in flight by it."""
+
+NOT_CLASS_TAG: Final = "ss/not-"
+"""With a class behind it: the run is of another one. dagster.yaml keeps slots free for a class by limiting it."""
+
 PRIORITY_TAG: Final = "dagster/priority"
 """Read by the run queue: higher first."""
 

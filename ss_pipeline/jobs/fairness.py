@@ -1,67 +1,193 @@
 """Who is next: waiting jobs put into claims. Pure; the store says who waits, stages/claiming.py reserves.
 
-Rules (a first version): higher priority class first; within a class tenants take turns, the one with the fewest runs
-first; within a tenant higher priority first, then oldest. A claim holds jobs of one tenant and one class only.
+Rules, in this order:
+1. A class with reserved slots has them for itself; a tenant at its cap waits.
+2. The higher class first. Waiting raises a job's priority, so that the lowest one reaches the highest after
+   `ageing_seconds`, and whoever waits longest comes first among equals: nobody waits for ever.
+3. Among tenants of one class start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996): each claim moves its tenant on
+   by its jobs over the tenant's weight, and the one that has come least far is next. `Turns` is what must be
+   remembered for that between two looks.
+4. Within a tenant the higher (aged) priority first, then the oldest.
+
+A claim holds jobs of one tenant and one class only.
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from ss_pipeline.jobs.model import PriorityClass
+from ss_pipeline.jobs.model import PriorityClass, class_of
 
 CLASS_ORDER: Final[tuple[PriorityClass, ...]] = ("high", "normal", "low")
+HIGHEST: Final = 100
+LOWEST: Final = -100
 
 
 @dataclass(frozen=True)
 class WaitingJob:
-    """A job that no claim holds. `alone`: it failed a run before, so it must not share one with others."""
+    """A job that no claim holds.
+
+    Args:
+        waited: Seconds since it was handed in.
+        alone: It failed a run before, so it must not share one with others.
+    """
 
     tenant_id: str
     job_id: str
     priority: int
     priority_class: PriorityClass
     created_at: str
+    waited: float = 0.0
     alone: bool = False
 
 
-def assemble_claims(
-    waiting: Sequence[WaitingJob], *, room: int, max_jobs: int, busy: Mapping[str, int] | None = None
-) -> list[list[WaitingJob]]:
-    """At most `room` claims of at most `max_jobs` jobs each, the most urgent first.
-
-    While the backlog fits into the room each job gets a claim of its own; a longer one is shared out evenly.
+@dataclass(frozen=True)
+class FairnessRules:
+    """How slots are shared.
 
     Args:
-        busy: Tenant → claims it has in flight. They count as turns it had: room comes one claim at a time when all
-            slots are taken, and without them it would always be the turn of whoever has waited longest.
+        max_jobs: Most jobs of one claim.
+        ageing_seconds: After so long the lowest priority counts as the highest.
+        weights: Tenant → share against the others; 1 for whoever is not named.
+        caps: Tenant → most runs it may have in flight; "*" is for whoever is not named. No bound where neither is.
+        reserved: Class → slots that no other class may take.
     """
-    if room <= 0:
-        return []
-    size = min(max_jobs, -(-len(waiting) // room))
-    turns = Counter(busy or {})
+
+    max_jobs: int = 1
+    ageing_seconds: float = 900.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    caps: Mapping[str, int] = field(default_factory=dict)
+    reserved: Mapping[PriorityClass, int] = field(default_factory=dict)
+
+    def aged(self, job: WaitingJob) -> float:
+        """The priority a job has by now, at most `HIGHEST`."""
+        return min(HIGHEST, job.priority + (HIGHEST - LOWEST) * max(0.0, job.waited) / self.ageing_seconds)
+
+    def weight(self, tenant_id: str) -> float:
+        """A tenant's share against the others."""
+        return self.weights.get(tenant_id, 1.0)
+
+    def cap(self, tenant_id: str) -> int | None:
+        """Most runs of a tenant in flight; None for no bound."""
+        return self.caps.get(tenant_id, self.caps.get("*"))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How far the tenants have come: jobs served over weight.
+
+    Args:
+        clock: Where the last claim began; who comes back after a pause goes on from here, not from long ago.
+        ends: Tenant → where its last claim ends; one at or before the clock needs no entry.
+    """
+
+    clock: float = 0.0
+    ends: Mapping[str, float] = field(default_factory=dict)
+
+    def start(self, tenant_id: str) -> float:
+        """Where the tenant's next claim begins."""
+        return max(self.clock, self.ends.get(tenant_id, 0.0))
+
+    def served(self, tenant_id: str, *, jobs: int, weight: float) -> "Turns":
+        """After a claim of so many jobs."""
+        clock = self.start(tenant_id)
+        ends = {**self.ends, tenant_id: clock + jobs / weight}
+        return Turns(clock, {name: end for name, end in ends.items() if end > clock})
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Runs in flight: by tenant and by class."""
+
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[PriorityClass, int] = field(default_factory=dict)
+
+
+IDLE: Final = Busy()
+"""No run in flight."""
+START: Final = Turns()
+"""No tenant has been served yet."""
+
+
+def assemble_claims(
+    waiting: Sequence[WaitingJob],
+    *,
+    room: int,
+    rules: FairnessRules,
+    busy: Busy = IDLE,
+    turns: Turns = START,
+) -> tuple[list[list[WaitingJob]], Turns]:
+    """At most `room` claims, the most urgent first, and how far the tenants have come with them.
+
+    While the backlog fits into the room each job gets a claim of its own; a longer one is shared out evenly, up to
+    `rules.max_jobs` a claim.
+    """
+    queue = _Queue(waiting, room=room, rules=rules, busy=busy, turns=turns)
     claims: list[list[WaitingJob]] = []
-    for priority_class in CLASS_ORDER:
-        members = [job for job in waiting if job.priority_class == priority_class]
-        claims.extend(_take_turns(members, size=size, turns=turns))
-    return claims[:room]
+    while (claim := queue.next()) is not None:
+        claims.append(claim)
+    return claims, queue.turns
 
 
-def _take_turns(members: Sequence[WaitingJob], *, size: int, turns: Counter[str]) -> list[list[WaitingJob]]:
-    """Claims of one class: each tenant's jobs in order, cut to size; whoever had the fewest turns is next."""
-    lanes: dict[str, deque[list[WaitingJob]]] = {}
-    for job in sorted(members, key=lambda job: (-job.priority, job.created_at, job.job_id)):
-        lane = lanes.setdefault(job.tenant_id, deque())
-        if lane and not job.alone and not lane[-1][0].alone and len(lane[-1]) < size:
-            lane[-1].append(job)
+class _Queue:
+    """The claims that could be made now, taken one by one."""
+
+    def __init__(
+        self, waiting: Sequence[WaitingJob], *, room: int, rules: FairnessRules, busy: Busy, turns: Turns
+    ) -> None:
+        self.turns = turns
+        self._room = room
+        self._rules = rules
+        self._of_tenant = Counter(busy.tenants)
+        self._of_class = Counter(busy.classes)
+        size = min(rules.max_jobs, -(-len(waiting) // room)) if room > 0 else 0
+        self._lanes = {name: _cut(jobs, size=size) for name, jobs in _in_lanes(waiting, rules).items()}
+
+    def next(self) -> list[WaitingJob] | None:
+        """The next claim; None where there is no room, or nobody who may have it."""
+        lanes = [lane for lane in self._lanes.values() if lane and self._may_run(lane[0][0])]
+        if not lanes or self._room <= 0:
+            return None
+        claim = min(lanes, key=lambda lane: self._rank(lane[0][0])).popleft()
+        first = claim[0]
+        self._room -= 1
+        self._of_tenant[first.tenant_id] += 1
+        self._of_class[first.priority_class] += 1
+        weight = self._rules.weight(first.tenant_id)
+        self.turns = self.turns.served(first.tenant_id, jobs=len(claim), weight=weight)
+        return claim
+
+    def _may_run(self, job: WaitingJob) -> bool:
+        cap = self._rules.cap(job.tenant_id)
+        kept_for_others = sum(
+            max(0, slots - self._of_class[name])
+            for name, slots in self._rules.reserved.items()
+            if name != job.priority_class
+        )
+        return self._room > kept_for_others and (cap is None or self._of_tenant[job.tenant_id] < cap)
+
+    def _rank(self, job: WaitingJob) -> tuple[int, float, float, float, str, str]:
+        """Of tenants that have come equally far (nothing is remembered of them) the one with fewer runs is next."""
+        aged, start = self._rules.aged(job), self.turns.start(job.tenant_id)
+        in_flight = self._of_tenant[job.tenant_id] / self._rules.weight(job.tenant_id)
+        return CLASS_ORDER.index(class_of(aged)), start, in_flight, -aged, job.created_at, job.tenant_id
+
+
+def _in_lanes(waiting: Iterable[WaitingJob], rules: FairnessRules) -> dict[tuple[str, PriorityClass], list[WaitingJob]]:
+    """The jobs of each tenant and class, in the order in which they are claimed."""
+    lanes: dict[tuple[str, PriorityClass], list[WaitingJob]] = {}
+    for job in sorted(waiting, key=lambda job: (-rules.aged(job), job.created_at, job.job_id)):
+        lanes.setdefault((job.tenant_id, job.priority_class), []).append(job)
+    return lanes
+
+
+def _cut(jobs: Sequence[WaitingJob], *, size: int) -> deque[list[WaitingJob]]:
+    """Claims of at most `size` jobs; one that must be alone is."""
+    claims: deque[list[WaitingJob]] = deque()
+    for job in jobs:
+        if claims and not job.alone and not claims[-1][0].alone and len(claims[-1]) < size:
+            claims[-1].append(job)
         else:
-            lane.append([job])
-    claims: list[list[WaitingJob]] = []
-    while lanes:
-        tenant_id = min(lanes, key=lambda name: turns[name])
-        turns[tenant_id] += 1
-        claims.append(lanes[tenant_id].popleft())
-        if not lanes[tenant_id]:
-            del lanes[tenant_id]
+            claims.append([job])
     return claims

@@ -32,6 +32,12 @@ TERMINAL_STATUSES: Final = frozenset({"succeeded", "cancelled"})
 
 PriorityClass: TypeAlias = Literal["high", "normal", "low"]
 
+
+def class_of(priority: float) -> PriorityClass:
+    """low < 0 ≤ normal < 10 ≤ high (DESIGN §10.7)."""
+    return "low" if priority < 0 else "high" if priority >= 10 else "normal"
+
+
 ArtifactKind: TypeAlias = Literal[
     "inputs.manifest", "inputs.dataset", "llm.prompt", "llm.response", "llm.meta", "plan.json",
     "composition.summary.json", "composition.product.dataset", "composition.product.table",
@@ -225,8 +231,8 @@ class Job(BaseModel):
 
     @property
     def priority_class(self) -> PriorityClass:
-        """low < 0 ≤ normal < 10 ≤ high (DESIGN §10.7)."""
-        return "low" if self.priority < 0 else "high" if self.priority >= 10 else "normal"
+        """The class of the job's own priority, not aged."""
+        return class_of(self.priority)
 
     @property
     def published(self) -> Publication | None:

@@ -1,20 +1,47 @@
-"""The claiming stage: reserves waiting jobs for runs to come. Who is next is jobs/fairness.py's decision."""
+"""The claiming stage: reserves waiting jobs for runs to come. Who is next is jobs/fairness.py's decision.
+
+How far the tenants have come (`Turns`) is kept in the store, in a document of its own. It may be lost or late: then
+the shares of the next few claims are not quite even, and nothing else.
+"""
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from ss_pipeline.errors import SSError
-from ss_pipeline.jobs.fairness import WaitingJob, assemble_claims
-from ss_pipeline.jobs.model import PriorityClass
-from ss_pipeline.store.base import DocumentKey, Listed
+from pydantic import TypeAdapter, ValidationError
+
+from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, DocumentNotFoundError, SSError
+from ss_pipeline.jobs.fairness import (
+    HIGHEST,
+    IDLE,
+    LOWEST,
+    START,
+    Busy,
+    FairnessRules,
+    Turns,
+    WaitingJob,
+    assemble_claims,
+)
+from ss_pipeline.jobs.model import DEFAULT_TENANT, PriorityClass
+from ss_pipeline.store.base import Backend, DocumentKey, Facets, Listed
 from ss_pipeline.store.jobs import JobStore, job_key
 from ss_pipeline.telemetry.events import emit
+
+TURNS: Final = DocumentKey("scheduling", DEFAULT_TENANT, "turns")
+"""Where the store keeps how far the tenants have come."""
+
+_TURNS = TypeAdapter(Turns)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Jobs reserved for one run: of one tenant and one priority class, in claim order."""
+    """Jobs reserved for one run: of one tenant and one priority class, in claim order.
+
+    `priority` is the highest one among them as it has aged, so that no claim starves in the run queue.
+    """
 
     claim_id: str
     tenant_id: str
@@ -25,9 +52,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class ClaimRules:
-    """How claims are made: how many jobs one may hold, and how long (seconds) a reservation waits for its run."""
+    """How claims are made: how slots are shared, and how long (seconds) a reservation waits for its run."""
 
-    max_jobs: int
+    fairness: FairnessRules
     reserve_seconds: float
 
 
@@ -36,25 +63,32 @@ def make_claims(
     *,
     room: int,
     rules: ClaimRules,
+    now: datetime,
     shareable: Callable[[DocumentKey], bool],
-    busy: Mapping[str, int] | None = None,
+    busy: Busy = IDLE,
 ) -> list[Claim]:
     """Reserves the next jobs for at most `room` runs; where the store fails in between, none stays reserved.
 
     Args:
         shareable: Whether a job may share a run with others; one that was tried before may not, so that a job
             which kills its run takes no other with it.
-        busy: Tenant → runs it has in flight; a tenant with fewer is served first.
+        now: The time, in UTC; who has waited longer is further up.
+        busy: The runs in flight.
     """
     if room <= 0:
         return []
-    heads = jobs.waiting(per_group=room * rules.max_jobs)
-    waiting = [_as_waiting(jobs, head, shareable) for head in heads]
+    heads = jobs.waiting(per_group=room * rules.fairness.max_jobs)
+    waiting = [_as_waiting(jobs, head, now=now, shareable=shareable) for head in heads]
+    if not waiting:
+        return []
+    kept = _KeptTurns(jobs.backend)
+    groups, turns = assemble_claims(waiting, room=room, rules=rules.fairness, busy=busy, turns=kept.read())
     claims: list[Claim] = []
     try:
-        for group in assemble_claims(waiting, room=room, max_jobs=rules.max_jobs, busy=busy):
-            claim = _reserve(jobs, group, ttl=rules.reserve_seconds)
+        for group in groups:
+            claim = _reserve(jobs, group, rules)
             claims.extend([claim] if claim else [])
+        kept.write(turns)
     except SSError:
         free_claims(jobs, claims)
         raise
@@ -68,28 +102,35 @@ def free_claims(jobs: JobStore, claims: Iterable[Claim]) -> None:
         jobs.backend.cancel_reservation(keys, claim_id=claim.claim_id)
 
 
-def in_turn(jobs: JobStore, *, per_group: int) -> list[DocumentKey]:
-    """The waiting jobs as they come next, one by one; of each tenant and class at most `per_group`."""
-    waiting = [_as_waiting(jobs, head, lambda _: False) for head in jobs.waiting(per_group=per_group)]
-    claims = assemble_claims(waiting, room=len(waiting), max_jobs=1)
+def in_turn(jobs: JobStore, rules: ClaimRules, *, now: datetime, per_group: int) -> list[DocumentKey]:
+    """The waiting jobs as they come next, one by one; of each tenant and class at most `per_group`.
+
+    Caps and reserved slots are left out of account: they hold a job back, they do not change who comes before it.
+    """
+    heads = jobs.waiting(per_group=per_group)
+    waiting = [_as_waiting(jobs, head, now=now, shareable=lambda _: False) for head in heads]
+    alone = replace(rules.fairness, max_jobs=1, caps={}, reserved={})
+    turns = _KeptTurns(jobs.backend).read()
+    claims, _ = assemble_claims(waiting, room=len(waiting), rules=alone, turns=turns)
     return [job_key(job.job_id, job.tenant_id) for claim in claims for job in claim]
 
 
-def _as_waiting(jobs: JobStore, head: Listed, shareable: Callable[[DocumentKey], bool]) -> WaitingJob:
+def _as_waiting(jobs: JobStore, head: Listed, *, now: datetime, shareable: Callable[[DocumentKey], bool]) -> WaitingJob:
     return WaitingJob(
         tenant_id=head.key.tenant_id,
         job_id=head.key.document_id,
         priority=head.facets.priority,
         priority_class=head.facets.priority_class,
         created_at=head.facets.created_at,
+        waited=seconds_since(head.facets.created_at, now),
         alone=not shareable(head.key) or jobs.backend.attempts_of(head.key) > 0,
     )
 
 
-def _reserve(jobs: JobStore, group: list[WaitingJob], *, ttl: float) -> Claim | None:
+def _reserve(jobs: JobStore, group: list[WaitingJob], rules: ClaimRules) -> Claim | None:
     claim_id = f"claim_{secrets.token_hex(10)}"
     keys = [job_key(job.job_id, job.tenant_id) for job in group]
-    reserved = jobs.backend.reserve(keys, claim_id=claim_id, ttl=ttl)
+    reserved = jobs.backend.reserve(keys, claim_id=claim_id, ttl=rules.reserve_seconds)
     if not reserved:
         return None
     job_ids = tuple(key.document_id for key in reserved)
@@ -98,6 +139,47 @@ def _reserve(jobs: JobStore, group: list[WaitingJob], *, ttl: float) -> Claim | 
         claim_id=claim_id,
         tenant_id=group[0].tenant_id,
         priority_class=group[0].priority_class,
-        priority=max(job.priority for job in group),
+        priority=int(max(rules.fairness.aged(job) for job in group)),
         job_ids=job_ids,
     )
+
+
+def foremost_at(created_at: str, priority: int, rules: FairnessRules) -> datetime:
+    """When a job has aged to the highest priority: of its tenant nothing younger comes before it from then on."""
+    share = (HIGHEST - priority) / (HIGHEST - LOWEST)
+    return _moment(created_at) + timedelta(seconds=rules.ageing_seconds * share)
+
+
+def seconds_since(created_at: str, now: datetime) -> float:
+    """Seconds since a time of a document; one without offset is UTC, as everywhere in documents."""
+    return (now - _moment(created_at)).total_seconds()
+
+
+def _moment(created_at: str) -> datetime:
+    created = datetime.fromisoformat(created_at)
+    return created if created.tzinfo else created.replace(tzinfo=UTC)
+
+
+class _KeptTurns:
+    """The turns as the store keeps them; what another sensor writes meanwhile is left as it is."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._stored: bytes | None = None
+
+    def read(self) -> Turns:
+        """The turns; blank where none are kept or they cannot be understood."""
+        try:
+            self._stored = self._backend.read(TURNS)
+            return _TURNS.validate_json(self._stored)
+        except (DocumentNotFoundError, ValidationError):
+            return START
+
+    def write(self, turns: Turns) -> None:
+        """Keeps these turns in place of those that were read."""
+        body = _TURNS.dump_json(turns)
+        with suppress(DocumentExistsError, DocumentChangedError, DocumentNotFoundError):
+            if self._stored is None:
+                self._backend.create(TURNS, body, Facets())
+            else:
+                self._backend.replace(TURNS, body, Facets(), expected=self._stored)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from ss_pipeline.jobs.model import PriorityClass
+from ss_pipeline.jobs.model import PriorityClass, class_of
 
 
 @dataclass(frozen=True, order=True)
@@ -41,8 +41,8 @@ class Facets:
 
     @property
     def priority_class(self) -> PriorityClass:
-        """low < 0 ≤ normal < 10 ≤ high, as for jobs."""
-        return "low" if self.priority < 0 else "high" if self.priority >= 10 else "normal"
+        """As for jobs."""
+        return class_of(self.priority)
 
 
 @dataclass(frozen=True)

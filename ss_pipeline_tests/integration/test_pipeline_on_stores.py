@@ -6,7 +6,6 @@ from typing import Final
 
 import pytest
 
-from ss_pipeline.stages.claiming import make_claims
 from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline
 from ss_pipeline_tests.servers import empty_redis, new_database
 
@@ -28,7 +27,7 @@ def test_submissions_become_claims_and_reports_or_wait_for_a_person(pipeline: Pi
     parts = pipeline.parts
     clear = [pipeline.a_job(f"wages-{number}", priority=number) for number in range(3)]
     unclear = pipeline.a_job("unclear", requirement=AMBIGUOUS_REQUIREMENT, tenant_id="acme")
-    claims = make_claims(parts.jobs, room=9, rules=parts.claim_rules, shareable=lambda _: True)
+    claims = pipeline.claims(room=9)
     assert [id_ for claim in claims if claim.tenant_id == "default" for id_ in claim.job_ids] == clear[::-1]
     assert [claim.job_ids for claim in claims if claim.tenant_id == "acme"] == [(unclear,)]
     for claim in claims:
@@ -36,8 +35,8 @@ def test_submissions_become_claims_and_reports_or_wait_for_a_person(pipeline: Pi
     assert [pipeline.job(job_id).status for job_id in clear] == ["succeeded"] * 3
     assert pipeline.job(unclear, "acme").status == "draft_ready"
     assert parts.jobs.backend.counts("jobs") == {("default", "succeeded"): 3, ("acme", "draft_ready"): 1}
-    assert make_claims(parts.jobs, room=9, rules=parts.claim_rules, shareable=lambda _: True) == []
-    assert {"aliases", "jobs", "references"} >= set(parts.jobs.backend.collections()) >= {"jobs"}
+    assert pipeline.claims(room=9) == []
+    assert {"aliases", "jobs", "references", "scheduling"} >= set(parts.jobs.backend.collections()) >= {"jobs"}
 
 
 def test_the_same_reference_is_the_same_job(pipeline: Pipeline) -> None:

@@ -17,7 +17,6 @@ from ss_pipeline.jobs.model import Job
 from ss_pipeline.jobs.profiles import PROFILE_PATH, SAMPLE_PATH
 from ss_pipeline.llm.base import DraftRequest, LLMClient
 from ss_pipeline.stages import decision
-from ss_pipeline.stages.claiming import make_claims
 from ss_pipeline.store.base import DocumentKey, Facets, Fence
 from ss_pipeline.store.jobs import JobStore, job_key
 from ss_pipeline.store.memory import MemoryBackend
@@ -90,14 +89,6 @@ def disk() -> _FullDisk:
 def on_disk(tmp_path: Path, disk: _FullDisk) -> Pipeline:
     parts = replace(a_pipeline(tmp_path).parts, jobs=JobStore(disk))
     return Pipeline(parts, wiring.work_parts(parts))
-
-
-def _always(_key: DocumentKey) -> bool:
-    return True
-
-
-def _never(_key: DocumentKey) -> bool:
-    return False
 
 
 def _two_jobs(pipeline: Pipeline) -> tuple[str, str]:
@@ -236,11 +227,11 @@ def test_a_job_whose_document_is_damaged_is_claimed_once_and_not_for_ever(pipeli
     document = next(pipeline.parts.settings.jobs_path().rglob(f"{damaged}/job.json"))
     document.write_bytes(b"{")
     for _ in range(2):
-        for claim in make_claims(pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=_never):
+        for claim in pipeline.claims(room=4, shareable=False):
             _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
             if damaged in ended:
                 assert (ended[damaged].ending, ended[damaged].code) == ("failed", "JOB_DATA_CORRUPTED")
-    assert not make_claims(pipeline.parts.jobs, room=4, rules=pipeline.parts.claim_rules, shareable=_never)
+    assert not pipeline.claims(room=4, shareable=False)
     assert document.read_bytes() == b"{"
     assert pipeline.job(other).status == "succeeded"
 
@@ -348,18 +339,17 @@ def test_a_new_revision_of_a_published_job_is_shown_as_waiting_for_its_decision(
 def test_a_confirmed_new_revision_is_published_by_the_next_claim_and_only_once(tmp_path: Path) -> None:
     pipeline = a_pipeline(tmp_path, review_policy="always")
     job_id = _redrafted(pipeline)
-    rules = pipeline.parts.claim_rules
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
+    assert not pipeline.claims(room=1)
     at = pipeline.parts.clock.timestamp()
     pipeline.parts.jobs.update(job_id, lambda job: decision.confirm(job, by="bob", at=at))
     assert "new revision" in phase(pipeline.job(job_id)).reason
-    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
+    (claim,) = pipeline.claims(room=1)
     _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
     assert ended[job_id].ending == "published"
     job = pipeline.job(job_id)
     assert [p.version for p in job.publications] == [1, 2]
     assert phase(job).next_step == "nothing: it is done"
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
+    assert not pipeline.claims(room=1)
 
 
 def test_a_new_revision_that_cannot_be_published_goes_back_to_its_decision_and_is_not_claimed_for_ever(
@@ -375,12 +365,11 @@ def test_a_new_revision_that_cannot_be_published_goes_back_to_its_decision_and_i
         return decision.confirm(broken, by="bob", at=at)
 
     pipeline.parts.jobs.update(job_id, confirmed_with_a_fault)
-    rules = pipeline.parts.claim_rules
-    (claim,) = make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
+    (claim,) = pipeline.claims(room=1)
     _, ended = pipeline.run(*claim.job_ids, claim_id=claim.claim_id)
     assert (ended[job_id].ending, ended[job_id].code) == ("failed", "PUBLICATION_CHECK_FAILED")
     job = pipeline.job(job_id)
     assert (job.status, len(job.publications)) == ("succeeded", 1)
     assert job.failure is not None
     assert "horoscope" in phase(job).reason
-    assert not make_claims(pipeline.parts.jobs, room=1, rules=rules, shareable=_always)
+    assert not pipeline.claims(room=1)

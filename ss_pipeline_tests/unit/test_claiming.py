@@ -1,17 +1,20 @@
 """The claiming stage: waiting jobs reserved for runs to come, and given back where no run will come."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 
 from ss_pipeline.errors import StoreUnavailableError
-from ss_pipeline.stages.claiming import Claim, ClaimRules, free_claims, in_turn, make_claims
-from ss_pipeline.store.base import DocumentKey, Listed
+from ss_pipeline.jobs.fairness import FairnessRules
+from ss_pipeline.stages.claiming import TURNS, Claim, ClaimRules, foremost_at, free_claims, in_turn, make_claims
+from ss_pipeline.store.base import DocumentKey, Facets, Listed
 from ss_pipeline.store.jobs import JobStore, job_key
 from ss_pipeline.store.memory import MemoryBackend
-from ss_pipeline_tests.builders import a_job
+from ss_pipeline_tests.builders import CREATED_AT, a_job
 
-RULES = ClaimRules(max_jobs=3, reserve_seconds=60)
+RULES = ClaimRules(fairness=FairnessRules(max_jobs=3), reserve_seconds=60)
+NOW = datetime.fromisoformat(CREATED_AT)
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def _add(jobs: JobStore, job_id: str, **fields: object) -> DocumentKey:
 
 
 def _claims(jobs: JobStore, *, room: int, new: bool = True) -> list[Claim]:
-    return make_claims(jobs, room=room, rules=RULES, shareable=lambda _: new)
+    return make_claims(jobs, room=room, rules=RULES, now=NOW, shareable=lambda _: new)
 
 
 def test_claimed_jobs_are_reserved_and_not_claimed_again(jobs: JobStore) -> None:
@@ -119,4 +122,37 @@ def test_the_turn_of_each_waiting_job_follows_class_priority_and_age_not_the_nam
     low = _add(jobs, "low", tenant_id="aaa", priority=-5)
     usual = _add(jobs, "usual", tenant_id="bbb")
     urgent = _add(jobs, "urgent", tenant_id="zzz", priority=50)
-    assert in_turn(jobs, per_group=10) == [urgent, usual, low]
+    assert in_turn(jobs, RULES, now=NOW, per_group=10) == [urgent, usual, low]
+
+
+# --- turns and age -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.guarantee("R9")
+def test_the_turns_of_tenants_are_remembered_from_one_look_to_the_next(jobs: JobStore) -> None:
+    for number in range(20):
+        _add(jobs, f"a{number:02d}", tenant_id="a")
+        _add(jobs, f"b{number:02d}", tenant_id="b")
+    served = [_claims(jobs, room=1, new=False)[0].tenant_id for _ in range(10)]
+    assert served in (["a", "b"] * 5, ["b", "a"] * 5)
+
+
+@pytest.mark.parametrize("kept", [b"", b"[]", b'{"clock": "soon"}', b"\xff"])
+def test_turns_that_cannot_be_understood_count_as_none(jobs: JobStore, kept: bytes) -> None:
+    jobs.backend.create(TURNS, kept, Facets())
+    _add(jobs, "j0")
+    assert [claim.job_ids for claim in _claims(jobs, room=1)] == [("j0",)]
+    assert jobs.backend.read(TURNS) != kept
+
+
+def test_a_claim_has_the_priority_its_oldest_job_has_aged_to(jobs: JobStore) -> None:
+    _add(jobs, "j0", priority=-100)
+    (claim,) = make_claims(jobs, room=1, rules=RULES, now=NOW + timedelta(seconds=450), shareable=lambda _: True)
+    assert (claim.priority_class, claim.priority) == ("low", 0)
+
+
+def test_a_job_is_foremost_once_it_has_aged_to_the_highest_priority() -> None:
+    rules = RULES.fairness
+    assert foremost_at(CREATED_AT, -100, rules) == NOW + timedelta(seconds=900)
+    assert foremost_at(CREATED_AT, 0, rules) == NOW + timedelta(seconds=450)
+    assert foremost_at(CREATED_AT.removesuffix("+00:00"), 100, rules) == NOW

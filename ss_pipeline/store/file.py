@@ -10,7 +10,6 @@ is loaded as it is at once, but listed as it was until it is written here or `re
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -63,15 +62,8 @@ class FileBackend(Backend):
         self._clock = clock or LeaseClock()
         self._lock_timeout = lock_timeout
         self._seal = Seal(root, heeded=heeds_seal)
-        self._for_moving = partial(
-            type(self),
-            root,
-            facets_of=facets_of,
-            clock=self._clock,
-            lock_timeout=lock_timeout,
-            look_seconds=look_seconds,
-            heeds_seal=False,
-        )
+        self._facets_of = facets_of
+        self._look_seconds = look_seconds
         self._catalogue = Catalogue(self._layout, facets_of=facets_of, clock=self._clock, look_seconds=look_seconds)
 
     # --- documents -------------------------------------------------------------------------------------------------
@@ -203,7 +195,14 @@ class FileBackend(Backend):
             return self._seal.successor()
 
     def for_moving(self) -> Self:
-        return self._for_moving()
+        return type(self)(
+            self._root,
+            facets_of=self._facets_of,
+            clock=self._clock,
+            lock_timeout=self._lock_timeout,
+            look_seconds=self._look_seconds,
+            heeds_seal=False,
+        )
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,9 @@ from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
 from ss_pipeline.errors import SSError
-from ss_pipeline.jobs.documents import render_document
-from ss_pipeline.jobs.migrations import Migration
-from ss_pipeline.jobs.model import Job
-from ss_pipeline.store.base import DocumentKey
-from ss_pipeline.store.jobs import facets_of_body, facets_of_job
+from ss_pipeline.store.jobs import facets_of_body
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline_tests.reliability.migration_races import BlindJobStore
 from ss_pipeline_tests.reliability.store_machine import InterruptedJobStore, StoreMachine
 from ss_pipeline_tests.reliability.test_broken_stores import BROKEN, CheckThenCreate, on
 from ss_pipeline_tests.store_contract import STANDS, Stand
@@ -63,14 +60,8 @@ def test_the_back_end_does_what_the_model_does_for_long(stand: Stand) -> None:
     compare(lambda: StoreMachine(stand), LONG)
 
 
-class BlindJobStore(InterruptedJobStore):
-    """Broken: its load writes the migrated document over whatever is stored by then."""
-
-    def _write_back(self, key: DocumentKey, body: bytes, job: Job, migration: Migration) -> bool:
-        self._keep_original(key, body)
-        now = self.backend.read(key)
-        self.backend.replace(key, render_document(migration.payload), facets_of_job(job), expected=now)
-        return True
+class InterruptedBlindJobStore(InterruptedJobStore, BlindJobStore):
+    """Broken: its load writes back without comparing."""
 
 
 @pytest.mark.guarantee("R5")
@@ -84,4 +75,4 @@ def test_a_broken_back_end_is_caught(broken: type[MemoryBackend]) -> None:
 @pytest.mark.guarantee("R14")
 def test_a_store_whose_load_writes_back_without_comparing_is_caught() -> None:
     with pytest.raises(AssertionError):
-        compare(lambda: StoreMachine(on(MemoryBackend), BlindJobStore), JUDGING)
+        compare(lambda: StoreMachine(on(MemoryBackend), InterruptedBlindJobStore), JUDGING)

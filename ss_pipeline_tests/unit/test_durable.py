@@ -47,7 +47,12 @@ def test_a_write_that_need_not_last_syncs_its_content_and_not_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, folders = FailingFsync(folders=False, at=set()), FailingFsync(folders=True, at=set())
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (files(descriptor), folders(descriptor)))
+
+    def fsync(descriptor: int) -> None:
+        files(descriptor)
+        folders(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     durable.write_file(tmp_path / "file", b"new", synced=False)
     assert (names(tmp_path), files.calls, folders.calls) == (["file"], 1, 0)
 

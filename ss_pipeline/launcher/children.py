@@ -54,10 +54,17 @@ class Children:
         try:
             work = partial(child.execute, replace(run, gate=gate))
             pid = child.fork(Task(work, f"run {run.run_id[:_SHORT_ID]}", outputs), inheritance)
-            return self._recorded(run.run_id, pid)
+            try:
+                return self._recorded(run.run_id, pid)
+            except (OSError, ZygoteUnreachableError):
+                os.close(writer)  # without a record the process ends at the gate
+                writer = -1
+                os.waitpid(pid, 0)
+                raise
         finally:
             os.close(reader)
-            os.close(writer)
+            if writer >= 0:
+                os.close(writer)
 
     def adopt(self) -> None:
         """Takes over the runs of dead zygotes of the same key: those that live are watched, the others are lost."""
@@ -85,11 +92,15 @@ class Children:
     def _recorded(self, run_id: str, pid: int) -> tuple[RunRecord, bool]:
         process = identify(pid)
         if process is None:
-            os.waitpid(pid, 0)
             raise ZygoteUnreachableError(f"the process of run {run_id} was killed before it began")
+        descriptor = os.pidfd_open(pid)
         record = RunRecord(run_id, process, zygote=self._me, key=self._key)
-        is_new = self._records.claim(record)
-        self._watch(os.pidfd_open(pid), partial(self._child_ended, run_id if is_new else None, pid))
+        try:
+            is_new = self._records.claim(record)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._watch(descriptor, partial(self._child_ended, run_id if is_new else None, pid))
         if not is_new:  # another zygote was faster; the process sees that too and ends
             return self._records.read(run_id) or record, False
         self._living[run_id] = process

@@ -66,6 +66,11 @@ def is_alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
+def is_in_sight(process: Process) -> bool:
+    """Whether this process could see it if it lived: not so where it is in another container."""
+    return process.namespace == _namespace()
+
+
 def open_pidfd(process: Process) -> int | None:
     """A descriptor that becomes readable when the process ends; None where it has ended."""
     try:

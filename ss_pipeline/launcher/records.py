@@ -64,7 +64,8 @@ class RunRecords:
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         return True
 
     def read(self, run_id: str) -> RunRecord | None:

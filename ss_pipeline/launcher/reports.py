@@ -4,6 +4,7 @@ What lives here: the queue of such runs and the short-lived process that reports
 itself: a forked run would share it. What does not: what is written to Dagster (dagster_internals.report_lost_run).
 """
 
+import logging
 import os
 import selectors
 import signal
@@ -52,7 +53,8 @@ class Reports:
 
     def add(self, record: RunRecord) -> None:
         """Takes a lost run."""
-        emit("SS_LAUNCHER_RUN_LOST", run_id=record.run_id, pid=record.process.pid, how=how_it_ended(record))
+        how = how_it_ended(record)
+        emit("SS_LAUNCHER_RUN_LOST", level=logging.WARNING, run_id=record.run_id, pid=record.process.pid, how=how)
         self._owed.append(record)
 
     def go_on(self, inheritance: Inheritance) -> None:

@@ -31,7 +31,7 @@ from ss_pipeline.launcher.dagster_internals import (
 from ss_pipeline.launcher.folder import LauncherFolder
 from ss_pipeline.launcher.health import Sighting, how_it_ended, judge
 from ss_pipeline.launcher.options import LauncherOptions, config_schema, read_options
-from ss_pipeline.launcher.processes import can_fork, is_alive, send_signal
+from ss_pipeline.launcher.processes import can_fork, is_alive, is_in_sight, send_signal
 from ss_pipeline.launcher.protocol import is_run_id
 from ss_pipeline.launcher.records import RunRecord, RunRecords
 from ss_pipeline.launcher.start import ZygoteStart, numeric_threads
@@ -112,7 +112,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         if not is_run_id(run.run_id):
             return "the run's id is no file name"
         code = dagster_internals.code_here(run)
-        if isinstance(code, CodeHere) and code.repository in self._unusable:
+        if self._options.fallback and isinstance(code, CodeHere) and code.repository in self._unusable:
             failed_at, reason = self._unusable[code.repository]
             return reason if time.monotonic() - failed_at < _RETRY_SECONDS else code
         return code
@@ -177,9 +177,12 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         record = self._record(run_id)
         if record is None:
             return self._terminate_unrecorded(run)
-        if not is_alive(record.process):
+        if not self._lives(record):
             if not record.settled:
                 dagster_internals.report_lost_run(self._instance, run_id, how=how_it_ended(record))
+            return False
+        if not is_in_sight(record.process):
+            self._instance.report_engine_event("The run's process is in another container: terminate it there.", run)
             return False
         self._instance.report_run_canceling(run)
         if send_signal(record.process, signal.SIGTERM):
@@ -217,14 +220,14 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         record = self._record(run.run_id)
         if record is None:
             return None
-        state = "runs" if is_alive(record.process) else how_it_ended(record)
+        state = "runs" if self._lives(record) else how_it_ended(record)
         return f"Warm run launcher: process {record.process.pid} of zygote {record.zygote.pid} ({record.key}); {state}."
 
     def _sighting(self, run: dg.DagsterRun) -> Sighting:
         record = self._record(run.run_id)
         if record is None:
             return Sighting(None, elsewhere=dagster_internals.was_started_by_default_launcher(run))
-        if is_alive(record.process):
+        if self._lives(record):
             return Sighting(record, alive=True)
         now = time.monotonic()
         self._gone_since = {key: since for key, since in self._gone_since.items() if now - since < _RETRY_SECONDS}
@@ -253,6 +256,11 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def _record(self, run_id: str) -> RunRecord | None:
         return RunRecords(self._folder().runs).read(run_id) if is_run_id(run_id) else None
+
+    def _lives(self, record: RunRecord) -> bool:
+        if is_in_sight(record.process):
+            return is_alive(record.process)
+        return self._reach().say_that_it_runs(record)
 
     def _reach(self) -> Zygotes:
         with self._mutex:

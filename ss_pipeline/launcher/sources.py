@@ -5,6 +5,7 @@ launch. Left out: the standard library and installed packages, whose folders are
 package changes its folder's time. What does not live here: what a zygote does about it.
 """
 
+import glob
 import importlib.util
 import os
 import sys
@@ -96,8 +97,8 @@ def _compiled_from(cached: str) -> tuple[int, int] | None:
 
 
 def _matching(patterns: Sequence[str]) -> dict[str, Stamp]:
-    paths = (path for pattern in patterns for path in Path().glob(pattern) if path.is_file())
-    return {str(path): _stamp(str(path)) for path in paths}
+    paths = (path for pattern in patterns for path in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute, too
+    return {path: _stamp(path) for path in paths if Path(path).is_file()}
 
 
 def _stamp(path: str) -> Stamp:

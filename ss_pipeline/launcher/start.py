@@ -6,7 +6,7 @@ code, instance, options, environment, folder. What lives here: these parameters 
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from pydantic import ConfigDict, TypeAdapter
@@ -56,8 +56,8 @@ class ZygoteStart:
     drain_seconds: int
     idle_seconds: int
     rest_seconds: int
-    preload: Sequence[str]
-    watch: Sequence[str]
+    preload: tuple[str, ...]
+    watch: tuple[str, ...]
     pooled_connections: bool
 
     def key(self, environment: Mapping[str, str]) -> str:

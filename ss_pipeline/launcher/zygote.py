@@ -56,7 +56,7 @@ from ss_pipeline.telemetry.json_logs import log_to_stderr
 
 _TICK_SECONDS: Final = 0.2
 """How often deadlines are looked at while there is one."""
-_QUIET_SECONDS: Final = 30.0
+_QUIET_SECONDS: Final = 5.0
 """The same while there is none."""
 _PRUNE_SECONDS: Final = 60.0
 
@@ -264,8 +264,10 @@ class Zygote:
                 self._callers.answer(waiting.caller, self._launch(waiting.caller, waiting.request))
 
     def _pause(self) -> float:
-        is_quiet = self._callers.has_users and not self._callers.is_busy and not self._reports.are_owed
-        return _QUIET_SECONDS if is_quiet and self._retiring is None else _TICK_SECONDS
+        if self._retiring is not None or not self._callers.has_users or self._callers.is_busy or self._reports.are_owed:
+            return _TICK_SECONDS
+        rest = self._used_at + self._start.rest_seconds - time.monotonic()
+        return max(_TICK_SECONDS, min(_QUIET_SECONDS, rest))
 
     def _release(self) -> None:
         """In a forked child: closes everything of this zygote."""

@@ -35,7 +35,7 @@ from ss_pipeline.launcher.protocol import (
     read_answer,
     to_line,
 )
-from ss_pipeline.launcher.records import RunRecords
+from ss_pipeline.launcher.records import RunRecord, RunRecords
 from ss_pipeline.launcher.start import ONE_THREAD, ZygoteStart, to_json
 from ss_pipeline.telemetry.events import emit
 
@@ -90,6 +90,11 @@ class Zygotes:
         """Each living zygote with its key, and how it is; None where it takes no more launches or does not answer."""
         for key, process in self._folder.zygotes():
             yield key, process, self._condition(key, process)
+
+    def say_that_it_runs(self, record: RunRecord) -> bool:
+        """Whether the run's zygote says that the run lives: for processes of other containers that share the folder."""
+        condition = self._condition(record.key, record.zygote)
+        return condition is not None and record.run_id in condition.running
 
     def stop(self, *, seconds: float) -> bool:
         """Tells all zygotes to end (they wait for their runs: drain_seconds); whether all have ended in time."""
@@ -289,6 +294,13 @@ def _has_ended(pid: int) -> bool:
 
 
 def _wait_for_end(process: Process) -> None:
-    """Returns when a killed process is gone, so that it can no longer do what it was asked for."""
+    """Returns when a killed process is gone, so that it can no longer do what it was asked for.
+
+    Raises:
+        ZygoteUnreachableError: the kernel does not end it (it hangs in a disk operation).
+    """
+    deadline = time.monotonic() + _GRACE_SECONDS
     while is_alive(process):
+        if time.monotonic() > deadline:
+            raise ZygoteUnreachableError(f"the zygote, process {process.pid}, hangs and cannot be killed")
         time.sleep(0.01)

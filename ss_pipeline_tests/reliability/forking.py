@@ -16,15 +16,21 @@ Found: TypeAlias = dict[str, Any]
 PROJECT_ROOT: Final = Path(__file__).parent.parent.parent
 
 
-def run(module: str, task: str, *, seconds: float = 300, **parameters: object) -> Found:
+def run(
+    module: str, task: str, *, seconds: float = 300, environment: Mapping[str, str] | None = None, **parameters: object
+) -> Found:
     """Runs one task of a module in a process of its own; returns what it found.
 
     Args:
         seconds: The longest it may take.
+        environment: Variables that it gets beside those of this process.
         parameters: Its arguments, as JSON has them.
     """
     command = [sys.executable, "-m", module, json.dumps({"task": task, **parameters})]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=seconds)
+    env = {**os.environ, **(environment or {})}
+    done = subprocess.run(
+        command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False, timeout=seconds
+    )
     assert done.returncode == 0, done.stderr[-4_000:]
     found: Found = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -27,6 +27,7 @@ from ss_pipeline_tests.conftest import PROJECT_ROOT
 
 PACKAGE: Final = PROJECT_ROOT / "ss_pipeline"
 TESTS: Final = PROJECT_ROOT / "ss_pipeline_tests"
+PLUG_IN: Final = PACKAGE / "launcher" / "__init__.py"
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -288,8 +289,15 @@ def test_files_are_short() -> None:
 
 
 def test_package_init_files_hold_a_docstring_only() -> None:
-    inits = [module_of(path.read_text(), str(path)) for path in PACKAGE.rglob("__init__.py")]
+    inits = [module_of(path.read_text(), str(path)) for path in PACKAGE.rglob("__init__.py") if path != PLUG_IN]
     assert [module.name for module in inits if len(module.tree.body) != 1] == []
+
+
+def test_the_plug_in_that_dagster_loads_by_its_package_holds_its_one_class_too() -> None:
+    docstring, class_import, names = module_of(PLUG_IN.read_text()).tree.body
+    assert isinstance(class_import, ast.ImportFrom)
+    assert [alias.name for alias in class_import.names] == ["WarmRunLauncher"]
+    assert ast.unparse(names) == "__all__ = ['WarmRunLauncher']"
 
 
 @pytest.mark.seed("C6")
@@ -330,6 +338,7 @@ def test_imports_go_one_way() -> None:
         ("store/memory.py", "import ss_pipeline.store.file", "Back ends of the store"),
         ("jobs/documents.py", "import time", "The job is pure"),
         ("claim_run.py", "import dagster", "Dagster is a skin"),
+        ("launcher/health.py", "import ss_pipeline.settings", "The warm launcher is for any"),
         ("stages/decision.py", "import pandas", "Only the profiling stage"),
         ("stages/decision.py", "import matplotlib.pyplot", "Only the publishing stage"),
         ("stages/decision.py", "import openai", "Only llm talks"),

@@ -304,7 +304,11 @@ def test_without_a_fallback_the_run_fails_and_the_reason_is_said(
 def test_runs_that_cannot_be_forked_go_to_the_default_launcher_and_that_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with warm_instance(tmp_path, environment={"WARM_THREAD": "1"}) as warm, _workspace(warm) as workspace:
+    settings = {"code_servers": {"wait_for_local_processes_on_shutdown": True}}
+    with (
+        warm_instance(tmp_path, settings=settings, environment={"WARM_THREAD": "1"}) as warm,
+        _workspace(warm) as workspace,
+    ):
         runs = [warm.create("say_job"), warm.create("sleep_job")]
         for run_id in runs:
             warm.dagster.launch_run(run_id, workspace)

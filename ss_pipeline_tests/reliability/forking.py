@@ -16,18 +16,22 @@ Found: TypeAlias = dict[str, Any]
 PROJECT_ROOT: Final = Path(__file__).parent.parent.parent
 
 
-def run(
-    module: str, task: str, *, seconds: float = 300, environment: Mapping[str, str] | None = None, **parameters: object
-) -> Found:
+def run(module: str, task: str, *, seconds: float = 300, **parameters: object) -> Found:
     """Runs one task of a module in a process of its own; returns what it found.
 
     Args:
         seconds: The longest it may take.
-        environment: Variables that it gets beside those of this process.
         parameters: Its arguments, as JSON has them.
     """
+    return run_in({}, module, task, seconds=seconds, **parameters)
+
+
+def run_in(
+    environment: Mapping[str, str], module: str, task: str, *, seconds: float = 300, **parameters: object
+) -> Found:
+    """`run` with these environment variables beside those of this process."""
     command = [sys.executable, "-m", module, json.dumps({"task": task, **parameters})]
-    env = {**os.environ, **(environment or {})}
+    env = {**os.environ, **environment}
     done = subprocess.run(
         command, cwd=PROJECT_ROOT, env=env, capture_output=True, text=True, check=False, timeout=seconds
     )

@@ -39,7 +39,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def run(shim: Path, task: str, **parameters: object) -> Found:
     module = "ss_pipeline_tests.reliability.skewed_clocks"
-    return forking.run(module, task, environment={"LD_PRELOAD": str(shim)}, **parameters)  # type: ignore[arg-type]
+    return forking.run_in({"LD_PRELOAD": str(shim)}, module, task, seconds=120, **parameters)
 
 
 def overlaps(found: Found) -> int:

@@ -12,7 +12,7 @@ from ss_pipeline_tests.reliability.forking import Found
 
 
 def run(task: str, **parameters: object) -> Found:
-    return forking.run("ss_pipeline_tests.reliability.store_writers", task, **parameters)
+    return forking.run("ss_pipeline_tests.reliability.store_writers", task, seconds=300, **parameters)
 
 
 def strace_problem() -> str | None:

@@ -9,8 +9,8 @@ import pytest
 
 from ss_pipeline_tests.reliability import forking
 from ss_pipeline_tests.reliability.disk_model import Acknowledged, Disk, Named, Step, Synced, Written, states
+from ss_pipeline_tests.reliability.file_operations import SCENARIOS
 from ss_pipeline_tests.reliability.forking import Found
-from ss_pipeline_tests.reliability.power_cut import SCENARIOS
 from ss_pipeline_tests.reliability.test_store_kills import PROBLEM
 
 needs_strace = pytest.mark.skipif(PROBLEM is not None and not os.environ.get("CI"), reason=str(PROBLEM))

@@ -17,8 +17,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from ss_pipeline.errors import SSError
 from ss_pipeline.store.jobs import facets_of_body
 from ss_pipeline.store.memory import MemoryBackend
+from ss_pipeline_tests.reliability.both_stores import InterruptedJobStore
 from ss_pipeline_tests.reliability.migration_races import BlindJobStore
-from ss_pipeline_tests.reliability.store_machine import InterruptedJobStore, StoreMachine
+from ss_pipeline_tests.reliability.store_machine import StoreMachine
 from ss_pipeline_tests.reliability.test_broken_stores import BROKEN, CheckThenCreate, on
 from ss_pipeline_tests.store_contract import STANDS, Stand
 

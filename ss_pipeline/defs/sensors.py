@@ -128,6 +128,7 @@ def _run_request(claim: Claim, keys: Sequence[str], rules: ClaimRules) -> dg.Run
 @dg.run_failure_sensor(
     name="failed_run_sensor",
     description="Gives back the jobs that a failed run had reserved and never began.",
+    minimum_interval_seconds=5,  # a tick takes five runs, and a database that crashes fails many at once
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def failed_run_sensor(context: dg.RunFailureSensorContext, parts: dg.ResourceParam[Parts]) -> None:

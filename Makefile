@@ -41,7 +41,7 @@ up-postgres: .venv/.dev ## Start it on PostgreSQL: the one at SS_JOB_STORE_POSTG
 .PHONY: test
 test: .venv/.browser ## Run all tests, with branch coverage (at least 85 %)
 	$(BIN)/pytest -m 'not stack and not soak' -n 2 --dist loadfile --cov --cov-report= --cov-fail-under=0
-	$(BIN)/pytest -m stack --cov --cov-append --cov-report=term --cov-report=lcov:coverage.lcov
+	$(BIN)/pytest -m 'stack and not soak' --cov --cov-append --cov-report=term --cov-report=lcov:coverage.lcov
 
 .PHONY: check
 check: .venv/.dev ## Check format, lint, types, imports, definitions, generated pages and locks

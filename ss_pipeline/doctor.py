@@ -80,7 +80,11 @@ def _backend(parts: Parts) -> list[Finding]:
 def _jobs(parts: Parts) -> list[Finding]:
     counts: dict[str, int] = {}
     findings: list[Finding] = []
-    for row in parts.jobs.rows():
+    try:
+        rows = list(parts.jobs.rows())
+    except SSError as error:
+        return [Finding("jobs", "problem", error.message, error.todo)]
+    for row in rows:
         try:
             job = parts.jobs.load(row.key.document_id, tenant_id=row.key.tenant_id)
             findings.extend([*_of_job(job), *_listed_again(row, parts)])

@@ -381,7 +381,7 @@ class LauncherOptionError(LauncherError):
 
 
 class LauncherFolderUnsafeError(LauncherError):
-    """The launcher's private folder belongs to another user or is no folder."""
+    """The launcher's private folder belongs to another user, is no folder, or cannot be made."""
 
     code = "LAUNCHER_FOLDER_UNSAFE"
     advice = "Remove what is at the path named here, or run Dagster as the user it belongs to."

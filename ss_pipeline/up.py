@@ -156,7 +156,7 @@ def _say_where(url: str, settings: Settings, home: StackHome, database: Database
     }
     print_fields("up", fields)
     if database:
-        variables = {"SS_JOB_STORE_BACKEND": settings.job_store_backend}
+        variables: dict[str, str] = {"SS_JOB_STORE_BACKEND": settings.job_store_backend}
         if server:  # another one's address may hold a password, and is set there already
             variables["SS_JOB_STORE_POSTGRES_DSN"] = server.url
         assigned = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())

@@ -149,6 +149,10 @@ class WarmInstance:
         """The living zygotes."""
         return [process for _, process in self.folder.zygotes()]
 
+    def threads_of(self, process: Process) -> list[str]:
+        """The kernel's names of a process's threads."""
+        return [path.read_text().strip() for path in Path(f"/proc/{process.pid}/task").glob("*/comm")]
+
     def health(self, run_id: str, *, dagster: dg.DagsterInstance | None = None) -> WorkerStatus:
         """What run monitoring would hear."""
         return (dagster or self.dagster).run_launcher.check_run_worker_health(self.run(run_id)).status

@@ -18,6 +18,8 @@ from pydantic.dataclasses import dataclass
 _ENDED: Final = frozenset("ZX")
 """States of a process that has ended, whether or not its parent has asked how."""
 _MEGABYTE: Final = 1024 * 1024
+_SAFE_THREADS: Final = frozenset({"jemalloc_bg_thd"})
+"""jemalloc (in pyarrow, which pandas imports, and in polars) takes its locks before a fork and starts anew after it."""
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -97,9 +99,15 @@ def send_signal(process: Process, number: signal.Signals) -> bool:
     return True
 
 
-def thread_count() -> int:
-    """Threads of this process, those that Python does not know of included."""
-    return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names alone, before every fork
+def other_threads() -> list[str]:
+    """The kernel's names of all threads of this process but the main one, those that Python does not know of included.
+
+    Left out are threads of a memory allocator that looks after itself at a fork.
+    """
+    main = str(os.getpid())
+    others = [number for number in os.listdir("/proc/self/task") if number != main]  # noqa: PTH208 - before every fork
+    names = [Path(f"/proc/self/task/{number}/comm").read_text(encoding="utf-8").strip() for number in others]
+    return [name for name in names if name not in _SAFE_THREADS]
 
 
 def resident_megabytes() -> float:

@@ -18,6 +18,7 @@ MAX_ERROR_CHARACTERS: Final = 60_000
 """A longer error of user code is cut; four bytes a character and its escapes still fit into an answer."""
 
 _STRICT: Final = ConfigDict(extra="forbid", strict=True)
+PROTOCOL: Final = 1
 Version: TypeAlias = Literal[1]
 _RUN_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 RunId: TypeAlias = Annotated[str, StringConstraints(pattern=_RUN_ID)]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from ss_pipeline.launcher.processes import Process, is_alive
@@ -58,8 +58,8 @@ class RunRecords:
     def claim(self, record: RunRecord) -> bool:
         """Writes the record of a run that has none; False where it has one: the run is launched already."""
         temporary = self._folder / f".{record.run_id}.{record.process.pid}"
-        temporary.write_bytes(_RECORD.dump_json(record) + b"\n")
         try:
+            temporary.write_bytes(_RECORD.dump_json(record) + b"\n")
             os.link(temporary, self._path(record.run_id))
         except FileExistsError:
             return False
@@ -71,11 +71,16 @@ class RunRecords:
     def read(self, run_id: str) -> RunRecord | None:
         """The record of a run; None where there is none, or none that can be read."""
         try:
-            facts: dict[str, object] = {}
-            for line in self._path(run_id).read_bytes().splitlines():
+            lines = self._path(run_id).read_bytes().splitlines()
+        except FileNotFoundError:
+            return None
+        facts: dict[str, object] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError, TypeError):  # cut short by a full disk
                 facts |= json.loads(line)
+        try:
             return _RECORD.validate_python(facts)
-        except (FileNotFoundError, ValueError, TypeError):  # cut short by a full disk or a power cut: as good as none
+        except ValidationError:
             return None
 
     def settle(self, run_id: str) -> None:
@@ -98,7 +103,7 @@ class RunRecords:
 
     def prune(self) -> int:
         """Removes the records of runs that ended long ago; returns how many."""
-        old = [path for path in self._folder.iterdir() if self._is_done_with(path)]
+        old = [path for path in self._folder.glob("*") if self._is_done_with(path)]
         for path in old:
             path.unlink(missing_ok=True)
         return len(old)
@@ -118,8 +123,8 @@ class RunRecords:
         return record.settled or record.reported or age > KEEP_UNREPORTED_SECONDS
 
     def _add(self, run_id: str, facts: dict[str, bool | int]) -> None:
-        line = json.dumps(facts).encode() + b"\n"
-        with contextlib.suppress(FileNotFoundError):  # pruned, or the whole instance was removed
+        line = b"\n" + json.dumps(facts).encode() + b"\n"  # what was cut short before ends here
+        with contextlib.suppress(OSError):  # pruned, removed with the instance, no space: the kernel still knows
             descriptor = os.open(self._path(run_id), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             try:
                 os.write(descriptor, line)

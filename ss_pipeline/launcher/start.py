@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from ss_pipeline.launcher.folder import KEY_LENGTH
 from ss_pipeline.launcher.processes import this_process
+from ss_pipeline.launcher.protocol import PROTOCOL
 
 ONE_THREAD: Final = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to 1 while the code is imported: numeric libraries start their threads at import, and a process with threads
@@ -64,7 +65,7 @@ class ZygoteStart:
         """The name of the one zygote that serves these parameters in this environment and pid namespace."""
         named = sorted((name, value) for name, value in environment.items() if name not in _OF_ONE_PROCESS)
         digest = hashlib.sha256(to_json(self))
-        digest.update(repr([named, this_process().namespace]).encode())
+        digest.update(repr([PROTOCOL, named, this_process().namespace]).encode())
         return digest.hexdigest()[:KEY_LENGTH]
 
 

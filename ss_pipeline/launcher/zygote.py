@@ -32,9 +32,9 @@ from ss_pipeline.launcher.folder import LauncherFolder
 from ss_pipeline.launcher.processes import (
     close_inherited,
     name_this_process,
+    other_threads,
     resident_megabytes,
     this_process,
-    thread_count,
 )
 from ss_pipeline.launcher.protocol import (
     MAX_ERROR_CHARACTERS,
@@ -91,12 +91,12 @@ def load(start: ZygoteStart) -> Loaded | Refused:
 
 def threads_found() -> str | None:
     """Why this process cannot be forked safely; None where it has its one thread."""
-    count = thread_count()
-    if count == 1:
+    others = other_threads()
+    if not others:
         return None
     named = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    known = f"Python's: {', '.join(named)}" if named else "none of them Python's"
-    return f"the code location has {count - 1} threads besides the main one after its import ({known})"
+    known = ", ".join(named or others)
+    return f"the code location has {len(others)} threads besides the main one after its import: {known}"
 
 
 @dataclass(frozen=True)

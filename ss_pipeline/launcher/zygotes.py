@@ -74,7 +74,7 @@ class Zygotes:
         while True:
             try:
                 answer = self._ask(start, Launch(run_id, deadline), deadline=deadline)
-            except (ConnectionError, TimeoutError) as error:
+            except OSError as error:
                 if (record := self._records.read(run_id)) is not None:
                     return Launched(run_id, record.process.pid)
                 lost += 1
@@ -227,14 +227,27 @@ def _listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _connected(path: Path, *, seconds: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(seconds)
-        connection.connect(str(path))
-    except OSError:
-        connection.close()
-        raise
-    return connection
+    """A connection to the socket at a path, as soon as its queue has room.
+
+    Raises:
+        OSError: FileNotFoundError or ConnectionRefusedError where nobody listens, TimeoutError where the queue is full.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(seconds)
+            connection.connect(str(path))
+        except BlockingIOError as error:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise TimeoutError("too many launches wait for the zygote") from error
+            time.sleep(0.05)
+        except OSError:
+            connection.close()
+            raise
+        else:
+            return connection
 
 
 def _exchange(connection: socket.socket, request: Request, *, outputs: bool = False) -> Answer:

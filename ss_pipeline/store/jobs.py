@@ -108,8 +108,8 @@ class JobStore:
     def load(self, job_id: str, *, tenant_id: str = DEFAULT_TENANT) -> Job:
         """The stored job at the current schema; an older document is migrated and written back.
 
-        The write-back never overwrites another's save: it replaces exactly the bytes it read, else reads again. A sealed
-        store is read without it.
+        The write-back never overwrites another's save: it replaces exactly the bytes it read, else reads again. A
+        sealed store is read without it.
 
         Raises:
             JobNotFoundError: no such job of this tenant.

@@ -221,7 +221,8 @@ def test_a_status_that_does_not_exist_is_a_usage_error_that_names_those_that_do(
 
 def test_the_position_is_that_of_the_tenants_own_job_in_the_order_of_claims(run: Run, pipeline: Pipeline) -> None:
     for tenant, priority in (("aaa", -5), ("zzz", 50)):
-        pipeline.parts.jobs.create(a_job("job_same", tenant_id=tenant, priority=priority))
+        created_at = pipeline.parts.clock.timestamp()  # an older one would have aged to the highest priority
+        pipeline.parts.jobs.create(a_job("job_same", tenant_id=tenant, priority=priority, created_at=created_at))
     positions = [run("why", "job_same", "--tenant", name, "--json").document["position"] for name in ("zzz", "aaa")]
     assert positions == ["1 of 2", "2 of 2"]
 

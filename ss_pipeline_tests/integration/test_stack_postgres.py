@@ -46,7 +46,7 @@ class Place:
     def pipeline(self) -> Pipeline:
         """Its inbox, and its jobs in the database."""
         address = self.server().url
-        settings = Settings(data_dir=self.data, job_store_backend="postgres", job_store_postgres_dsn=address)  # type: ignore[arg-type]
+        settings = Settings(data_dir=self.data, job_store_backend="postgres", job_store_postgres_dsn=address)
         parts = wiring.light_parts(settings)
         return Pipeline(parts, wiring.work_parts(parts))
 
@@ -64,7 +64,7 @@ class Place:
         try:
             with connection.cursor() as cursor:
                 cursor.execute(query)
-                return cursor.fetchall()
+                return list(cursor.fetchall())
         finally:
             connection.close()
 

@@ -23,6 +23,8 @@ from ss_pipeline.launcher.start import ZygoteStart
 from ss_pipeline.launcher.zygotes import Zygotes
 from ss_pipeline_tests.warm_instance import LOCATION, WarmInstance, wait_for, warm_instance
 
+pytestmark = pytest.mark.soak  # the launcher is not the default yet, and these take minutes: run by hand
+
 REPORTED_SECONDS = 2.0
 """From the end of a run's process to the run's failure, as promised."""
 PATIENCE = 5 if os.environ.get("PYTEST_XDIST_WORKER") else 2

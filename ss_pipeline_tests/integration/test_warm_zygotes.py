@@ -23,6 +23,8 @@ from ss_pipeline.launcher.processes import Process, is_alive, send_signal
 from ss_pipeline_tests.servers import own_postgres
 from ss_pipeline_tests.warm_instance import LOCATION, WarmInstance, wait_for, warm_instance
 
+pytestmark = pytest.mark.soak  # the launcher is not the default yet, and these take minutes: run by hand
+
 LAUNCHES = (
     "import sys; from dagster import DagsterInstance\n"
     "with DagsterInstance.get() as instance:\n"
@@ -277,6 +279,14 @@ def test_a_run_in_another_container_is_neither_taken_for_dead_nor_for_living_for
         container.kill()
         container.wait()
         wait_for(lambda: warm.health(run_id) == WorkerStatus.FAILED)
+
+
+def test_the_threads_of_a_memory_allocator_are_no_hindrance(tmp_path: Path) -> None:
+    with warm_instance(tmp_path, preload=["pandas", "pyarrow"]) as warm:
+        run_id = warm.launch("look_around_job")
+        assert warm.ended(run_id) == "SUCCESS"
+        assert "jemalloc_bg_thd" in warm.threads_of(zygote_of(warm, run_id))
+        assert warm.note(f"facts-{run_id}")["arrow"] == 1_000_000
 
 
 # --- where no warm process can be had

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-
 from ss_pipeline.store.base import Backend
 from ss_pipeline.store.file import FileBackend
 from ss_pipeline.store.jobs import facets_of_body

@@ -73,11 +73,25 @@ def test_adding_to_a_record_that_is_gone_does_nothing(records: RunRecords, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"{", b"[]\n", b"{}\n", b"\x00" * 50, b'{"run_id": "run"}\n'])
+@pytest.mark.parametrize(
+    "body", [b"", b"\n", b"{", b"[]\n", b"{}\n", b"\x00" * 50, b'{"run_id": "run"}\n', b'{"run_id": "run", "proc']
+)
 def test_a_record_that_cannot_be_read_is_as_good_as_none(records: RunRecords, tmp_path: Path, body: bytes) -> None:
     (tmp_path / "run.jsonl").write_bytes(body)
     assert records.read("run") is None
     assert list(records.all()) == []
+
+
+@pytest.mark.guarantee("F9")
+def test_an_addition_that_was_cut_short_costs_neither_the_record_nor_the_next_addition(
+    records: RunRecords, tmp_path: Path
+) -> None:
+    records.claim(a_record())
+    with (tmp_path / "run.jsonl").open("a") as file:
+        file.write('{"exit_sta')
+    assert records.read("run") == a_record()
+    records.settle("run")
+    assert records.read("run") == replace(a_record(), settled=True)
 
 
 def test_a_later_version_may_add_facts(records: RunRecords, tmp_path: Path) -> None:

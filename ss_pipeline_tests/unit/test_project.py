@@ -185,7 +185,10 @@ def test_the_pages_list_what_the_code_has(written: Path) -> None:
     expected = {
         "errors.md": ("| `JOB_VERSION_CONFLICT` | `JobVersionConflictError` | yes |", "`DECISION_BLOCKED`"),
         "events.md": ("## Claim", "| `SS_CLAIM_LOST` |"),
-        "configuration.md": ("| `SS_JOB_STORE_BACKEND` | `file`, `memory` | `file` |", "number ≥ 1, ≤ 25 | `10` |"),
+        "configuration.md": (
+            "| `SS_JOB_STORE_BACKEND` | `file`, `memory`, `postgres`, `redis` | `file` |",
+            "number ≥ 1, ≤ 25 | `10` |",
+        ),
         "cli.md": ("# Commands", "## `ss-pipeline show`"),
     }
     for name, texts in expected.items():

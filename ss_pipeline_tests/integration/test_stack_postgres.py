@@ -106,10 +106,9 @@ def _up(place: Place, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     """A stack with a database of its own, which is killed while runs are at work; stopped when all is published."""
     place = Place(tmp_path_factory.mktemp("stack"))
+    for number in range(JOBS):  # in the inbox when the stack starts, which saves a look at it
+        place.pipeline().hand_in(f"wages-{number}", csv=wages_csv(60 + number))
     with _up(place) as process:
-        pipeline = place.pipeline()
-        for number in range(JOBS):
-            pipeline.hand_in(f"wages-{number}", csv=wages_csv(60 + number))
         _wait_for(lambda: bool(place.asks("SELECT 1 FROM runs WHERE status = 'STARTED'")), PUBLISHED_SECONDS)
         killed = place.database_pid()
         os.kill(killed, signal.SIGKILL)

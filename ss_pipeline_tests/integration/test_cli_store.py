@@ -44,6 +44,12 @@ class Outcome:
 Run = Callable[..., Outcome]
 
 
+@pytest.fixture(autouse=True)
+def _a_wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of temporary folders are long, and longer with several workers: nothing is folded."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Types a command after `ss-pipeline store`, in a store of twelve jobs in files."""

@@ -186,10 +186,11 @@ def test_no_short_path_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_another_ones_folder_for_the_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = RedisServer(tmp_path / ("x" * 110))
     (tmp_path / "theirs").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    server.socket_folder.symlink_to(tmp_path / "theirs")
-    with pytest.raises(StackError, match="another user") as caught:
-        server.start()
+    with tempfile.TemporaryDirectory(prefix="ss-") as short:  # a path that leaves room for the socket's name
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        server.socket_folder.symlink_to(tmp_path / "theirs")
+        with pytest.raises(StackError, match="another user") as caught:
+            server.start()
     assert caught.value.error_code == "STACK_FOLDER_UNUSABLE"
 
 

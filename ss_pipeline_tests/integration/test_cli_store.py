@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ss_pipeline import cli, cli_store
+from ss_pipeline import cli, cli_store, console
 from ss_pipeline.definitions import build_definitions
 from ss_pipeline.defs import store_ops
 from ss_pipeline.defs.store_ops import lines_of_progress
@@ -47,7 +47,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture(autouse=True)
 def _a_wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths of temporary folders are long, and longer with several workers: nothing is folded."""
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(console.OUT, "_width", 250)
 
 
 @pytest.fixture

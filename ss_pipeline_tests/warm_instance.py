@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,6 +148,14 @@ class WarmInstance:
     def zygotes(self) -> list[Process]:
         """The living zygotes."""
         return [process for _, process in self.folder.zygotes()]
+
+    @contextmanager
+    def patience(self, *, seconds: int) -> Iterator[None]:
+        """The launcher with another `start_seconds`, after which the same zygotes are used."""
+        before = self.launcher._options
+        self.launcher._options = replace(before, start_seconds=seconds)
+        yield
+        self.launcher._options = before
 
     def threads_of(self, process: Process) -> list[str]:
         """The kernel's names of a process's threads."""

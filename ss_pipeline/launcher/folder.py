@@ -51,7 +51,7 @@ class LauncherFolder:
         return self.path / "runs"
 
     def prepare(self) -> None:
-        """Makes the folders, or makes sure that they are ours alone.
+        """Makes the folders where they are missing, and makes sure that they are ours alone.
 
         Raises:
             LauncherFolderUnsafeError: another user's, or no folder.
@@ -90,8 +90,11 @@ class LauncherFolder:
         temporary.replace(temporary.with_suffix(".json"))
 
     def remove_zygote(self, key: str, process: Process) -> None:
-        """Forgets a zygote that ends."""
+        """Forgets a zygote that ends; a folder in /tmp that was made for sockets goes with the last one."""
         (self.path / f"{key}.{process.pid}.json").unlink(missing_ok=True)
+        if self._sockets != self.path:
+            with suppress(OSError):  # another one's socket is there
+                self._sockets.rmdir()
 
     @contextmanager
     def starting(self, key: str, *, deadline: float) -> Iterator[None]:

@@ -265,9 +265,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     def _reach(self) -> Zygotes:
         with self._mutex:
             if self._zygotes is None:
-                folder = self._folder()
-                folder.prepare()
-                self._zygotes = Zygotes(folder)
+                self._zygotes = Zygotes(self._folder())
             return self._zygotes
 
 

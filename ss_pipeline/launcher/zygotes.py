@@ -52,7 +52,7 @@ _OUR_FDS: Final = 10
 
 
 class Zygotes:
-    """The zygotes of one Dagster instance. `folder` is prepared."""
+    """The zygotes of one Dagster instance."""
 
     def __init__(self, folder: LauncherFolder) -> None:
         self._folder = folder
@@ -68,6 +68,7 @@ class Zygotes:
             LauncherBusyError: max_children runs live and none ended in time.
             ZygoteUnsafeError: the code location has threads after its import.
             ZygoteUnreachableError: no zygote came up, or it died or hung; the run has no process.
+            LauncherFolderUnsafeError: the launcher's folder is not this user's.
         """
         deadline = time.monotonic() + seconds
         lost = 0
@@ -139,6 +140,7 @@ class Zygotes:
         path = self._folder.socket(key)
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
             return _connected(path, seconds=_GRACE_SECONDS)
+        self._folder.prepare()
         with self._folder.starting(key, deadline=deadline):
             with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                 return _connected(path, seconds=_GRACE_SECONDS)  # somebody else was first

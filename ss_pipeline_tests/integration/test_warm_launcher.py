@@ -287,9 +287,9 @@ def test_a_launch_beyond_the_cap_waits_for_a_place(tmp_path: Path) -> None:
 
 
 def test_a_refused_launch_is_an_error_after_which_the_queue_tries_again(tmp_path: Path) -> None:
-    with warm_instance(tmp_path, max_children=1, start_seconds=15) as warm:
+    with warm_instance(tmp_path, max_children=1) as warm:
         warm.asleep()
-        with pytest.raises(DagsterUserCodeUnreachableError, match="max_concurrent_runs"):
+        with warm.patience(seconds=1), pytest.raises(DagsterUserCodeUnreachableError, match="max_concurrent_runs"):
             warm.launch("say_job")
 
 

@@ -173,8 +173,8 @@ def _as_document(source: NamedBackend, target: NamedBackend, result: CopyResult)
         "target": target.name,
         "copied": result.copied,
         "unchanged": result.unchanged,
-        "removed": [_named(key) for key in result.removed],
-        "differences": [_named(key) for key in compared.differences] if compared else None,
+        "removed": [key.name for key in result.removed],
+        "differences": [key.name for key in compared.differences] if compared else None,
         "documents": compared.documents if compared else None,
         "source_digest": compared.source_digest if compared else None,
         "target_digest": compared.target_digest if compared else None,
@@ -205,8 +205,4 @@ def _print_result(
 
 def _print_keys(title: str, keys: tuple[DocumentKey, ...]) -> None:
     more = [f"and {len(keys) - _SHOWN} more (--json lists all)"] if len(keys) > _SHOWN else []
-    console.print_list(title, [*map(_named, keys[:_SHOWN]), *more])
-
-
-def _named(key: DocumentKey) -> str:
-    return f"{key.collection}/{key.tenant_id}/{key.document_id}"
+    console.print_list(title, [*(key.name for key in keys[:_SHOWN]), *more])

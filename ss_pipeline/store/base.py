@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from ss_pipeline.errors import StaleFenceError
 from ss_pipeline.jobs.model import PriorityClass, class_of
 
 
@@ -19,6 +20,11 @@ class DocumentKey:
     collection: str
     tenant_id: str
     document_id: str
+
+    @property
+    def name(self) -> str:
+        """The document as messages name it: `jobs/default/job_…`."""
+        return f"{self.collection}/{self.tenant_id}/{self.document_id}"
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class Fence:
 
     claim_id: str
     number: int
+
+
+def stale_fence(key: DocumentKey, fence: Fence) -> StaleFenceError:
+    """The error for whoever acts under a claim that holds the document no longer."""
+    return StaleFenceError(f"{key.name}: claim {fence.claim_id!r} no longer holds it (fence {fence.number})")
 
 
 @dataclass(frozen=True)

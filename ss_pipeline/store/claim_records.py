@@ -9,8 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ss_pipeline.errors import StaleFenceError
-from ss_pipeline.store.base import ClaimHistory, ClaimView, DocumentKey, Fence
+from ss_pipeline.store.base import ClaimHistory, ClaimView, DocumentKey, Fence, stale_fence
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class ClaimRecord(BaseModel):
             StaleFenceError: it is not.
         """
         if not (self._is_of(fence) and self.is_live(at)):
-            raise _stale(key, fence)
+            raise stale_fence(key, fence)
 
     def view(self, key: DocumentKey, *, at: LeaseMoment) -> ClaimView | None:
         """Who holds the document at this moment, or None."""
@@ -132,11 +131,6 @@ class ClaimRecord(BaseModel):
 
     def _freed(self, key: DocumentKey, fence: Fence, *, attempts: int) -> Self:
         if not self._is_of(fence):
-            raise _stale(key, fence)
+            raise stale_fence(key, fence)
         fields = {"state": "free", "claim_id": "", "owner": "", "expires_at": 0.0, "attempts": attempts}
         return self.model_copy(update=fields)
-
-
-def _stale(key: DocumentKey, fence: Fence) -> StaleFenceError:
-    held = f"claim {fence.claim_id!r} no longer holds it (fence {fence.number})"
-    return StaleFenceError(f"{key.collection}/{key.tenant_id}/{key.document_id}: {held}")

@@ -103,5 +103,5 @@ def _digest(documents: Iterable[tuple[DocumentKey, str]]) -> str:
     digest = hashlib.sha256()
     for key, of_bytes in sorted(documents):
         if of_bytes:
-            digest.update(f"{key.collection}/{key.tenant_id}/{key.document_id} {of_bytes}\n".encode())
+            digest.update(f"{key.name} {of_bytes}\n".encode())
     return digest.hexdigest()

@@ -27,7 +27,7 @@ from ss_pipeline.store.claim_records import ClaimRecord
 from ss_pipeline.store.file_catalogue import Catalogue
 from ss_pipeline.store.file_claims import QUARANTINED, LeaseClock, read_claim, recover_claim, write_claim
 from ss_pipeline.store.file_documents import check_unchanged, create_document, make_folders, undone_on_fault
-from ss_pipeline.store.file_faults import name_of, named_faults, space_problems, try_writing
+from ss_pipeline.store.file_faults import named_faults, space_problems, try_writing
 from ss_pipeline.store.file_index_rows import Hold
 from ss_pipeline.store.file_layout import FileLayout, Place, read_regular
 from ss_pipeline.store.file_lock import exclusive_lock
@@ -74,7 +74,7 @@ class FileBackend(Backend):
             make_folders(place.folder, root=self._root)
             with self._locked(place):
                 if self._layout.existing(key):
-                    raise DocumentExistsError(f"{name_of(key)} exists already")
+                    raise DocumentExistsError(f"{key.name} exists already")
                 hold = self._hold(read_claim(place) or ClaimRecord())
                 with self._catalogue.changing(key, place, facets=facets, hold=hold):
                     self._seal.check()
@@ -224,9 +224,9 @@ class FileBackend(Backend):
     def _document_problems(self) -> Iterator[str]:
         for listed in self.page("jobs", status="corrupted", limit=20):
             path = self._found(listed.key).document
-            yield f"{name_of(listed.key)} is corrupted (its bytes are untouched): {path}"
+            yield f"{listed.key.name} is corrupted (its bytes are untouched): {path}"
         for key in self._catalogue.unreadable():
-            yield f"{name_of(key)} cannot be read"
+            yield f"{key.name} cannot be read"
         for path in sorted(self._root.rglob(f"*{QUARANTINED}*")):
             yield f"a claim record that cannot be read was set aside; look at it, then remove it: {path}"
 
@@ -235,7 +235,7 @@ class FileBackend(Backend):
     def _found(self, key: DocumentKey) -> Place:
         place = self._layout.existing(key)
         if place is None:
-            raise DocumentNotFoundError(f"there is no {name_of(key)}")
+            raise DocumentNotFoundError(f"there is no {key.name}")
         return place
 
     def _locked(self, place: Place) -> AbstractContextManager[None]:
@@ -295,7 +295,7 @@ class FileBackend(Backend):
 
     def _end_lease(self, key: DocumentKey, change: Callable[[ClaimRecord], ClaimRecord]) -> None:
         if self._change_claim(key, change, synced=True) is None:
-            raise StaleFenceError(f"{name_of(key)} is gone")
+            raise StaleFenceError(f"{key.name} is gone")
 
     def _prolonged(self, key: DocumentKey, fence: Fence, *, ttl: float) -> bool:
         def prolonged(record: ClaimRecord) -> ClaimRecord | None:

@@ -75,8 +75,7 @@ def recover_claim(place: Place, key: DocumentKey, *, known_fence: int, wall: flo
     os.link(place.claim, aside, follow_symlinks=False)
     record = ClaimRecord(fence=max(known_fence, int(wall)))
     write_claim(place, record, synced=True)
-    document = f"{key.collection}/{key.tenant_id}/{key.document_id}"
-    emit("SS_STORE_RECORD_QUARANTINED", level=logging.ERROR, document=document, aside=aside.name)
+    emit("SS_STORE_RECORD_QUARANTINED", level=logging.ERROR, document=key.name, aside=aside.name)
     return record
 
 

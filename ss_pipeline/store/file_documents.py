@@ -8,7 +8,6 @@ from pathlib import Path
 from ss_pipeline import durable
 from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, StoreUnavailableError
 from ss_pipeline.store.base import DocumentKey
-from ss_pipeline.store.file_faults import name_of
 from ss_pipeline.store.file_layout import Place, read_regular
 
 
@@ -41,7 +40,7 @@ def create_document(key: DocumentKey, place: Place, body: bytes) -> None:
     try:
         durable.create_file(place.document, body)
     except FileExistsError as error:
-        raise DocumentExistsError(f"{name_of(key)} exists already") from error
+        raise DocumentExistsError(f"{key.name} exists already") from error
 
 
 def check_unchanged(key: DocumentKey, place: Place, expected: bytes) -> None:
@@ -51,7 +50,7 @@ def check_unchanged(key: DocumentKey, place: Place, expected: bytes) -> None:
         DocumentChangedError: it has others.
     """
     if read_regular(place.document) != expected:
-        raise DocumentChangedError(f"{name_of(key)} was changed meanwhile")
+        raise DocumentChangedError(f"{key.name} was changed meanwhile")
 
 
 @contextmanager

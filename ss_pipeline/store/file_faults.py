@@ -26,15 +26,10 @@ _FULL_BYTES: Final = 5 * 2**30
 """The disk is reported as nearly full where 90 % are used (F9) and less than this is left."""
 
 
-def name_of(key: DocumentKey) -> str:
-    """A document as messages name it."""
-    return f"{key.collection}/{key.tenant_id}/{key.document_id}"
-
-
 @contextmanager
 def named_faults(what: DocumentKey | str) -> Iterator[None]:
     """Turns what the file system says into the store's errors: nothing there, or unavailable and what to do."""
-    name = what if isinstance(what, str) else name_of(what)
+    name = what if isinstance(what, str) else what.name
     try:
         yield
     except FileNotFoundError as error:

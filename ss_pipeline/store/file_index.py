@@ -100,8 +100,7 @@ class Index:
                 with self._named_faults(session):
                     settle(rows, was_marked)
             except (StoreUnavailableError, OSError) as error:
-                document = f"{key.collection}/{key.tenant_id}/{key.document_id}"
-                emit("SS_STORE_INDEX_DEFERRED", level=logging.WARNING, document=document, reason=str(error))
+                emit("SS_STORE_INDEX_DEFERRED", level=logging.WARNING, document=key.name, reason=str(error))
         finally:
             self._put_back(session)
 

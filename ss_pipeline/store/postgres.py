@@ -18,11 +18,20 @@ from ss_pipeline.errors import (
     DocumentExistsError,
     DocumentNotFoundError,
     SSError,
-    StaleFenceError,
     StoreSealedError,
 )
 from ss_pipeline.store import postgres_sql as sql
-from ss_pipeline.store.base import Backend, ClaimHistory, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
+from ss_pipeline.store.base import (
+    Backend,
+    ClaimHistory,
+    ClaimView,
+    DocumentKey,
+    Facets,
+    Fence,
+    Lease,
+    Listed,
+    stale_fence,
+)
 from ss_pipeline.store.postgres_connections import Connections, address_of
 
 
@@ -69,7 +78,7 @@ class PostgresBackend(Backend):
 
     def create(self, key: DocumentKey, body: bytes, facets: Facets) -> None:
         if not self._changed(sql.CREATE, **_named(key), **_columns(facets), body=body).done:
-            raise DocumentExistsError(f"{_name(key)} exists already")
+            raise DocumentExistsError(f"{key.name} exists already")
 
     def read(self, key: DocumentKey) -> bytes:
         for row in self._rows(sql.READ, **_named(key)):
@@ -217,7 +226,7 @@ class PostgresBackend(Backend):
             if not row.writable:
                 yield "the PostgreSQL server takes no writes: it is a standby, or default_transaction_read_only is on"
         for listed in self.page("jobs", status="corrupted", limit=20):
-            yield f"{_name(listed.key)} is corrupted (its bytes are untouched)"
+            yield f"{listed.key.name} is corrupted (its bytes are untouched)"
 
     # --- how statements are run ------------------------------------------------------------------------------------
 
@@ -241,7 +250,7 @@ class PostgresBackend(Backend):
     def _end_lease(self, key: DocumentKey, fence: Fence, *, completed: bool, refund: int) -> None:
         lease = {"state": "leased", "claim_id": fence.claim_id, "fence": fence.number}
         if not self._rows(sql.FREE, **_arrays([key]), **lease, completed=completed, refund=refund):
-            raise _stale(key, fence)
+            raise stale_fence(key, fence)
 
 
 def _check_written(key: DocumentKey, row: Row[Any], fence: Fence | None = None) -> None:
@@ -249,21 +258,13 @@ def _check_written(key: DocumentKey, row: Row[Any], fence: Fence | None = None) 
     if row.is_expected is None:
         raise _not_found(key)
     if fence is not None and not row.may_write:
-        raise _stale(key, fence)
+        raise stale_fence(key, fence)
     if not row.is_expected:
-        raise DocumentChangedError(f"{_name(key)} was changed meanwhile")
+        raise DocumentChangedError(f"{key.name} was changed meanwhile")
 
 
 def _not_found(key: DocumentKey) -> DocumentNotFoundError:
-    return DocumentNotFoundError(f"there is no {_name(key)}")
-
-
-def _stale(key: DocumentKey, fence: Fence) -> StaleFenceError:
-    return StaleFenceError(f"{_name(key)}: claim {fence.claim_id!r} no longer holds it (fence {fence.number})")
-
-
-def _name(key: DocumentKey) -> str:
-    return f"{key.collection}/{key.tenant_id}/{key.document_id}"
+    return DocumentNotFoundError(f"there is no {key.name}")
 
 
 # --- rows and parameters ---------------------------------------------------------------------------------------------

@@ -18,12 +18,21 @@ from ss_pipeline.errors import (
     DocumentExistsError,
     DocumentNotFoundError,
     SettingsError,
-    StaleFenceError,
     StoreError,
     StorePathUnsafeError,
 )
 from ss_pipeline.jobs.documents import is_safe_segment
-from ss_pipeline.store.base import Backend, ClaimHistory, ClaimView, DocumentKey, Facets, Fence, Lease, Listed
+from ss_pipeline.store.base import (
+    Backend,
+    ClaimHistory,
+    ClaimView,
+    DocumentKey,
+    Facets,
+    Fence,
+    Lease,
+    Listed,
+    stale_fence,
+)
 from ss_pipeline.store.redis_faults import named_faults
 from ss_pipeline.store.redis_scripts import ScriptRunner
 from ss_pipeline.store.redis_server import ServerInfo, connect, problems, refuse_unfit
@@ -191,16 +200,15 @@ class RedisBackend(Backend):
             DocumentExistsError, DocumentNotFoundError, DocumentChangedError, StaleFenceError: what it refused.
         """
         outcome, found = self._scripts.run(script, *given)
-        name = f"{key.collection}/{key.tenant_id}/{key.document_id}"
         match outcome:
             case "exists":
-                raise DocumentExistsError(f"{name} exists already")
+                raise DocumentExistsError(f"{key.name} exists already")
             case "missing":
-                raise DocumentNotFoundError(f"there is no {name}")
+                raise DocumentNotFoundError(f"there is no {key.name}")
             case "changed":
-                raise DocumentChangedError(f"{name} was changed meanwhile")
+                raise DocumentChangedError(f"{key.name} was changed meanwhile")
             case "stale" if fence:
-                raise StaleFenceError(f"{name}: claim {fence.claim_id!r} no longer holds it (fence {fence.number})")
+                raise stale_fence(key, fence)
         return found
 
 

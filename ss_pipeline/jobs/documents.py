@@ -8,6 +8,7 @@ No schema here (jobs/migrations.py, jobs/model.py) and no files (store/).
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NoReturn, TypeAlias
 
 from ss_pipeline.errors import JobDataCorruptedError
@@ -87,6 +88,16 @@ def job_folder(tenant_id: str, job_id: str) -> str:
     shard = shard if is_safe_segment(shard) else "00"
     prefix = "" if tenant_id == "default" else f"tenants/{tenant_id}/"
     return f"{prefix}{shard}/{job_id}"
+
+
+def moment_of(time: str) -> datetime:
+    """A time of a document; one without offset is UTC.
+
+    Raises:
+        ValueError: it is no ISO 8601 time.
+    """
+    moment = datetime.fromisoformat(time)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> JsonObject:

@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, DocumentNotFoundError, SSError
+from ss_pipeline.jobs.documents import moment_of
 from ss_pipeline.jobs.fairness import (
     HIGHEST,
     IDLE,
@@ -147,17 +148,12 @@ def _reserve(jobs: JobStore, group: list[WaitingJob], rules: ClaimRules) -> Clai
 def foremost_at(created_at: str, priority: int, rules: FairnessRules) -> datetime:
     """When a job has aged to the highest priority: of its tenant nothing younger comes before it from then on."""
     share = (HIGHEST - priority) / (HIGHEST - LOWEST)
-    return _moment(created_at) + timedelta(seconds=rules.ageing_seconds * share)
+    return moment_of(created_at) + timedelta(seconds=rules.ageing_seconds * share)
 
 
 def seconds_since(created_at: str, now: datetime) -> float:
-    """Seconds since a time of a document; one without offset is UTC, as everywhere in documents."""
-    return (now - _moment(created_at)).total_seconds()
-
-
-def _moment(created_at: str) -> datetime:
-    created = datetime.fromisoformat(created_at)
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
+    """Seconds since a time of a document."""
+    return (now - moment_of(created_at)).total_seconds()
 
 
 class _KeptTurns:

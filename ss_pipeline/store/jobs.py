@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, Literal
 
 from ss_pipeline.errors import (
@@ -23,7 +22,7 @@ from ss_pipeline.errors import (
     JobVersionConflictError,
     StoreSealedError,
 )
-from ss_pipeline.jobs.documents import is_safe_segment, parse_document, render_document
+from ss_pipeline.jobs.documents import is_safe_segment, moment_of, parse_document, render_document
 from ss_pipeline.jobs.lifecycle import is_claimable
 from ss_pipeline.jobs.migrations import Migration, migrate_payload_to_current
 from ss_pipeline.jobs.model import DEFAULT_TENANT, Job, job_from_payload
@@ -64,7 +63,7 @@ def job_key(job_id: str, tenant_id: str = DEFAULT_TENANT) -> DocumentKey:
 
 def facets_of_job(job: Job) -> Facets:
     """What a job is listed and queued by."""
-    not_before = _epoch_seconds(job.parked.until) if job.parked else 0.0
+    not_before = moment_of(job.parked.until).timestamp() if job.parked else 0.0
     return Facets(
         status=job.status,
         priority=job.priority,
@@ -328,12 +327,6 @@ def _checked_key(job_id: str, tenant_id: str) -> DocumentKey:
     if not (is_safe_segment(job_id) and is_safe_segment(tenant_id)):
         raise JobNotFoundError(job_id, tenant_id=tenant_id)
     return job_key(job_id, tenant_id)
-
-
-def _epoch_seconds(time: str) -> float:
-    """A time without offset is UTC, as everywhere in documents."""
-    moment = datetime.fromisoformat(time)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _conflict(job: Job, actual: int) -> JobVersionConflictError:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ss_pipeline.errors import SSError
+from ss_pipeline.errors import SSError, StoreSealedError
 from ss_pipeline.jobs.lifecycle import history_is_intact
 from ss_pipeline.jobs.model import Job
 from ss_pipeline.store.base import Listed
 from ss_pipeline.wiring import Parts
 
 LOW_DISK_BYTES: Final = 500_000_000
-SEALED_TODO: Final = "Set SS_JOB_STORE_BACKEND to that store, or take this one again: ss-pipeline store unseal."
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def _backend(parts: Parts) -> list[Finding]:
     except SSError as error:
         return [Finding("store", "problem", error.message, error.todo)]
     if successor is not None:
-        return [Finding("store", "problem", f"{name}: sealed, its documents have moved to {successor}", SEALED_TODO)]
+        sealed = StoreSealedError(successor)
+        return [Finding("store", "problem", f"{name}: {sealed.message}", sealed.todo)]
     if not problems:
         return [Finding("store", "ok", name)]
     return [Finding("store", "problem", problem, "See docs/storage.md.") for problem in problems]

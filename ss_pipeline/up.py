@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -123,12 +123,11 @@ def _environment(settings: Settings, database: Database | None) -> dict[str, str
 
 def _look_at_store(settings: Settings) -> list[str]:
     """Raises what is wrong with the store here and not in a log file; returns what its user may not expect."""
-    backend = wiring.open_backend(settings, settings.job_store_backend)
-    successor = backend.sealed_for()
-    if successor is not None:
-        raise StoreSealedError(successor)
-    is_new = settings.job_store_backend == "postgres" and not backend.counts(JOBS)
-    backend.close()
+    with closing(wiring.open_backend(settings, settings.job_store_backend)) as backend:
+        successor = backend.sealed_for()
+        if successor is not None:
+            raise StoreSealedError(successor)
+        is_new = settings.job_store_backend == "postgres" and not backend.counts(JOBS)
     left = _jobs_in_files(settings) if is_new else 0
     if not left:
         return []
@@ -138,10 +137,8 @@ def _look_at_store(settings: Settings) -> list[str]:
 def _jobs_in_files(settings: Settings) -> int:
     if not settings.jobs_path().is_dir():
         return 0
-    backend = wiring.open_backend(settings, "file")
-    count = 0 if backend.sealed_for() else sum(backend.counts(JOBS).values())
-    backend.close()
-    return count
+    with closing(wiring.open_backend(settings, "file")) as backend:
+        return 0 if backend.sealed_for() else sum(backend.counts(JOBS).values())
 
 
 def _say_where(url: str, settings: Settings, home: StackHome, database: Database | None) -> None:

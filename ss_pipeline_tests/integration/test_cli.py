@@ -5,10 +5,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,22 +13,7 @@ from ss_pipeline import cli, demo, local_stack
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline, wages_csv
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Outcome]
+from ss_pipeline_tests.typed import Run, typist
 
 
 @pytest.fixture
@@ -42,17 +24,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 @pytest.fixture
 def run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.setenv("SS_DATA_DIR", str(pipeline.parts.settings.data_dir))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def type_in(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["ss-pipeline", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
-
-    return type_in
+    return typist(monkeypatch, capsys)
 
 
 def test_a_submission_typed_in_is_taken_from_the_inbox(run: Run, pipeline: Pipeline, tmp_path: Path) -> None:

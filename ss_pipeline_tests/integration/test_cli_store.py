@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from ss_pipeline import cli, cli_store, console
+from ss_pipeline import cli_store, console
 from ss_pipeline.definitions import build_definitions
 from ss_pipeline.defs import store_ops
 from ss_pipeline.defs.store_ops import lines_of_progress
@@ -24,24 +22,9 @@ from ss_pipeline.wiring import light_parts, moving_between, open_store
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.flaky_store import SleptClock
 from ss_pipeline_tests.servers import shared_redis
+from ss_pipeline_tests.typed import Run, typist
 
 PASSWORD = "open-sesame-17"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command printed and how it ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Outcome]
 
 
 @pytest.fixture(autouse=True)
@@ -54,20 +37,10 @@ def _a_wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Types a command after `ss-pipeline store`, in a store of twelve jobs in files."""
     monkeypatch.setenv("SS_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
     for name in ("SS_REDIS_URL", "SS_JOB_STORE_REDIS_URL", "SS_JOB_STORE_POSTGRES_DSN", "SS_JOB_STORE_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     with_jobs()
-
-    def type_in(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["ss-pipeline", "store", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
-
-    return type_in
+    return typist(monkeypatch, capsys, "store")
 
 
 def with_jobs() -> None:

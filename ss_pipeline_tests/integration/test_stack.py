@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from ss_pipeline.settings import Settings
 from ss_pipeline_tests.browser import a_browser
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.pipeline import Pipeline
+from ss_pipeline_tests.stacks import free_port, wait_for
 
 pytestmark = pytest.mark.stack
 CLI = [sys.executable, "-m", "ss_pipeline.cli"]
@@ -51,17 +51,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     data = tmp_path_factory.mktemp("stack")
     parts = wiring.light_parts(Settings(data_dir=data))
     pipeline = Pipeline(parts, wiring.work_parts(parts))
-    port = _free_port()
+    port = free_port()
     environment = os.environ | {"SS_DATA_DIR": str(data)}
     with (data / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [*CLI, "up", "--port", str(port)], env=environment, cwd=PROJECT_ROOT, stdout=log, stderr=log
         )
         try:
-            _wait_for(lambda: b"press Ctrl-C" in (data / "up.log").read_bytes(), STARTED_SECONDS)
+            wait_for(lambda: b"press Ctrl-C" in (data / "up.log").read_bytes(), STARTED_SECONDS)
             pipeline.hand_in("wages")
             dropped = time.monotonic()
-            _wait_for(lambda: bool(list(parts.jobs.rows(status="succeeded"))), PUBLISHED_SECONDS * PATIENCE)
+            wait_for(lambda: bool(list(parts.jobs.rows(status="succeeded"))), PUBLISHED_SECONDS * PATIENCE)
             took = time.monotonic() - dropped
             (row,) = parts.jobs.rows()
             yield Stack(f"http://127.0.0.1:{port}", pipeline, pipeline.job(row.key.document_id), took)
@@ -99,7 +99,7 @@ def test_one_asset_of_one_job_is_made_again_from_the_ui(stack: Stack, page: Page
     with page.expect_response(_answers_a_launch, timeout=PAGE_MS) as launched:
         page.get_by_role("button", name="Launch 1 run").click()
     run_id = _launched_run(launched.value)
-    _wait_for(lambda: _run_status(stack.url, run_id) == "SUCCESS", 90 * PATIENCE)
+    wait_for(lambda: _run_status(stack.url, run_id) == "SUCCESS", 90 * PATIENCE)
     page.reload()
     expect(page.get_by_text("View all historical events (2)")).to_be_visible(timeout=PAGE_MS)
     assert stack.pipeline.job(stack.job.job_id).publications == stack.job.publications
@@ -107,7 +107,7 @@ def test_one_asset_of_one_job_is_made_again_from_the_ui(stack: Stack, page: Page
 
 def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> None:
     job_id = stack.pipeline.a_job("ambiguous", requirement="Please tell us something interesting about this.")
-    _wait_for(lambda: stack.pipeline.job(job_id).status == "draft_ready", 90 * PATIENCE)
+    wait_for(lambda: stack.pipeline.job(job_id).status == "draft_ready", 90 * PATIENCE)
     data = str(stack.pipeline.parts.settings.data_dir)
     answers = ["--answer", "outcome_var=wage", "--answer", "treatment_var=educ"]
     printed = subprocess.run(
@@ -117,7 +117,7 @@ def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> No
         check=True,
     )
     assert json.loads(printed.stdout)["status"] == "confirmed"
-    _wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90 * PATIENCE)
+    wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90 * PATIENCE)
 
 
 @pytest.fixture
@@ -149,20 +149,6 @@ def _run_status(url: str, run_id: str) -> str:
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         return str(json.load(response)["data"]["runOrError"]["status"])
-
-
-def _wait_for(condition: object, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    assert callable(condition)
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _processes_naming(text: str) -> list[str]:

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ss_pipeline.local_servers import PostgresServer
 from ss_pipeline.settings import Settings
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.pipeline import Pipeline, wages_csv
+from ss_pipeline_tests.stacks import free_port, wait_for
 
 pytestmark = [pytest.mark.stack, pytest.mark.seed("S2.3.4")]
 CLI = [sys.executable, "-m", "ss_pipeline.cli"]
@@ -87,14 +87,14 @@ def _up(place: Place, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SS_")}
     with (place.data / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [*CLI, "up", "--postgres", "--port", str(_free_port())],
+            [*CLI, "up", "--postgres", "--port", str(free_port())],
             env=inherited | environment | {"SS_DATA_DIR": str(place.data)},
             cwd=PROJECT_ROOT,
             stdout=log,
             stderr=log,
         )
     try:
-        _wait_for(lambda: "press Ctrl-C" in _printed(place), STARTED_SECONDS)
+        wait_for(lambda: "press Ctrl-C" in _printed(place), STARTED_SECONDS)
         yield process
     finally:
         if process.poll() is None:
@@ -109,10 +109,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> First:
     for number in range(JOBS):  # in the inbox when the stack starts, which saves a look at it
         place.pipeline().hand_in(f"wages-{number}", csv=wages_csv(60 + number))
     with _up(place) as process:
-        _wait_for(lambda: bool(place.asks("SELECT 1 FROM runs WHERE status = 'STARTED'")), PUBLISHED_SECONDS)
+        wait_for(lambda: bool(place.asks("SELECT 1 FROM runs WHERE status = 'STARTED'")), PUBLISHED_SECONDS)
         killed = place.database_pid()
         os.kill(killed, signal.SIGKILL)
-        _wait_for(lambda: place.published() == JOBS, PUBLISHED_SECONDS)
+        wait_for(lambda: place.published() == JOBS, PUBLISHED_SECONDS)
         documents = place.asks("SELECT document ->> 'status' FROM ss_pipeline.job_documents")
         runs = place.asks("SELECT DISTINCT run_id FROM runs")
         databases = (killed, place.database_pid())
@@ -155,7 +155,7 @@ def test_a_second_stack_goes_on_with_what_the_first_left_and_after_an_outage_of_
         place.pipeline().hand_in("in-the-outage", csv=wages_csv(59))
         time.sleep(OUTAGE_SECONDS)
         server.start()
-        _wait_for(lambda: place.published() == JOBS + 1, PUBLISHED_SECONDS)
+        wait_for(lambda: place.published() == JOBS + 1, PUBLISHED_SECONDS)
         process.send_signal(signal.SIGHUP)  # its terminal is closed
         assert process.wait(STOPPED_SECONDS) == 129
         assert place.asks("SELECT 1") == [(1,)]
@@ -164,19 +164,6 @@ def test_a_second_stack_goes_on_with_what_the_first_left_and_after_an_outage_of_
 
 def _printed(place: Place) -> str:
     return (place.data / "up.log").read_text(encoding="utf-8")
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _processes_in(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -17,15 +18,11 @@ from sqlalchemy import Row
 
 from ss_pipeline.errors import DocumentChangedError, StaleFenceError, StoreUnavailableError
 from ss_pipeline.store.base import DocumentKey, Facets
-from ss_pipeline.store.jobs import JobStore
 from ss_pipeline.store.postgres import PostgresBackend
 from ss_pipeline.store.postgres_connections import Connections
-from ss_pipeline.store.retrying import RetryingBackend
-from ss_pipeline_tests.builders import a_job
+from ss_pipeline_tests.reliability import server_writers
 from ss_pipeline_tests.reliability.forking import Found, drained, fork, run_tasks, together
-from ss_pipeline_tests.reliability.redis_writers import append, body, kept, made
-
-FACETS: Final = Facets(status="created", created_at="2026", waiting=True)
+from ss_pipeline_tests.reliability.server_writers import FACETS, body, kept, made
 
 
 class UncheckedConnections(Connections):
@@ -66,39 +63,13 @@ KINDS: Final = {
 
 
 def writes(*, url: str, processes: int, kind: str = "real") -> Found:
-    """Writers that create documents and replace one until the server is gone; for each, how far it was acknowledged."""
-
-    def work(writer: int) -> int:
-        with closing(KINDS[kind](url)) as backend:
-            backend.create(kept(writer), body(0), FACETS)
-            for number in count():
-                try:
-                    backend.create(made(writer, number), body(number), FACETS)
-                    backend.replace(kept(writer), body(number + 1), FACETS, expected=body(number))
-                except StoreUnavailableError:
-                    return number
-        return 0
-
-    return {"acked": together(processes, work)}
+    """See server_writers.py."""
+    return server_writers.writes(partial(KINDS[kind], url), processes=processes)
 
 
 def increments(*, url: str, processes: int, times: int) -> Found:
-    """Writers that append tags to one job and wait out whatever happens to the server; what is stored in the end."""
-
-    def work(writer: int) -> list[str]:
-        with closing(RetryingBackend(PostgresBackend(url), patience=60)) as backend:
-            tags = [f"{writer}.{number}" for number in range(times)]
-            for tag in tags:
-                append(JobStore(backend), tag)
-            return tags
-
-    with closing(PostgresBackend(url)) as backend:
-        store = JobStore(backend)
-        store.create(a_job("job_0000000000000001", x_tags=[]))
-        acked = [tag for tags in together(processes, work) for tag in tags]
-        job = store.load("job_0000000000000001")
-        stored = (job.model_extra or {})["x_tags"]
-    return {"acked": len(acked), "lost": len(set(acked) - set(stored)), "twice": len(stored) - len(set(stored))}
+    """See server_writers.py."""
+    return server_writers.increments(partial(PostgresBackend, url), processes=processes, times=times)
 
 
 def first_uses(*, url: str, schema: str, processes: int) -> Found:

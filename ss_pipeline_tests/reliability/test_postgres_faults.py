@@ -5,33 +5,32 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from ss_pipeline.errors import DocumentNotFoundError, StoreUnavailableError
+from ss_pipeline.errors import StoreUnavailableError
 from ss_pipeline.local_servers import PostgresServer
-from ss_pipeline.store.base import Backend, DocumentKey
 from ss_pipeline.store.postgres import PostgresBackend
-from ss_pipeline_tests.postgres_schemas import PostgresSchema, postgres_schema
+from ss_pipeline_tests.postgres_schemas import PostgresSchema
 from ss_pipeline_tests.reliability import forking
 from ss_pipeline_tests.reliability.forking import Found
-from ss_pipeline_tests.reliability.postgres_writers import FACETS, UncheckedBackend
-from ss_pipeline_tests.reliability.redis_writers import body, kept, made
+from ss_pipeline_tests.reliability.postgres_writers import UncheckedBackend
+from ss_pipeline_tests.reliability.server_faults import (
+    WRITERS,
+    filled,
+    killed_under_writers,
+    lost,
+    small_disk,
+    wait_for_documents,
+)
+from ss_pipeline_tests.reliability.server_writers import FACETS
 from ss_pipeline_tests.servers import own_postgres
 from ss_pipeline_tests.store_contract import a_key
-
-WRITERS = 4
-
-
-@pytest.fixture
-def schema() -> Iterator[PostgresSchema]:
-    with postgres_schema() as schema:
-        yield schema
 
 
 def run(task: str, **parameters: object) -> Found:
@@ -51,48 +50,19 @@ def kill_all(server: PostgresServer) -> None:
     server.kill()
 
 
-def wait_for_documents(backend: Backend, number: int) -> None:
-    """Returns once a store has so many documents."""
-    deadline = time.monotonic() + 60
-    while sum(backend.counts("jobs").values()) < number:
-        assert time.monotonic() < deadline, "the writers do not write"
-        time.sleep(0.02)
-
-
-def killed_under_writers(server: PostgresServer, *, kind: str = "real") -> list[int]:
-    """Kills a server after two seconds of writing and starts it again; how far each writer was acknowledged."""
-    with ThreadPoolExecutor(1) as thread:
-        writing: Future[Found] = thread.submit(run, "writes", url=server.url, processes=WRITERS, kind=kind)
-        with closing(UncheckedBackend(server.url)) as backend:
-            wait_for_documents(backend, WRITERS + 1)
-        time.sleep(2)
-        kill_all(server)
-        acked: list[int] = writing.result()["acked"]
+def killed(server: PostgresServer, *, kind: str = "real") -> list[int]:
+    """Kills a server under writers and starts it again; how far each of them was acknowledged."""
+    write = partial(run, "writes", url=server.url, processes=WRITERS, kind=kind)
+    acked = killed_under_writers(write, partial(kill_all, server), UncheckedBackend(server.url))
     server.start()
     return acked
-
-
-def lost(backend: Backend, acked: list[int]) -> int:
-    """How many acknowledged documents and replacements are not there."""
-    result = 0
-    for writer, reached in enumerate(acked):
-        result += sum(read(backend, made(writer, number)) != body(number) for number in range(reached))
-        result += read(backend, kept(writer)) not in {body(reached), body(reached + 1)}
-    return result
-
-
-def read(backend: Backend, key: DocumentKey) -> bytes | None:
-    try:
-        return backend.read(key)
-    except DocumentNotFoundError:
-        return None
 
 
 @pytest.mark.guarantee("R1")
 @pytest.mark.guarantee("F6")
 def test_what_four_writers_were_acknowledged_survives_the_kill_of_the_server() -> None:
     with own_postgres() as server:
-        acked = killed_under_writers(server)
+        acked = killed(server)
         with closing(PostgresBackend(server.url)) as backend:
             assert lost(backend, acked) == 0
             listed = backend.page("jobs", limit=1_000_000)
@@ -107,7 +77,7 @@ def test_what_four_writers_were_acknowledged_survives_the_kill_of_the_server() -
 @pytest.mark.guarantee("R1")
 def test_a_store_that_takes_a_server_which_commits_later_is_caught() -> None:
     with own_postgres(synchronous_commit="off", wal_writer_delay="10s") as server:
-        acked = killed_under_writers(server, kind="unchecked")
+        acked = killed(server, kind="unchecked")
         with closing(UncheckedBackend(server.url)) as backend:
             assert lost(backend, acked) > 0
 
@@ -158,21 +128,6 @@ def test_a_restart_between_two_calls_is_not_noticed() -> None:
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 8 MB; the test is skipped where none may be mounted."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def keep_tables_on(server: PostgresServer, disk: Path) -> None:
     """New tables are made on that disk."""
     if (user := server.user()) is not None:
@@ -182,16 +137,6 @@ def keep_tables_on(server: PostgresServer, disk: Path) -> None:
         connection.execute(text(f"CREATE TABLESPACE small LOCATION '{disk}'"))
         connection.execute(text("ALTER DATABASE postgres SET default_tablespace = small"))
     engine.dispose()
-
-
-def filled(backend: Backend, ballast: bytes) -> tuple[int, StoreUnavailableError]:
-    """Creates documents until the server can keep no more; how many it acknowledged, and what it said then."""
-    for number in range(100):
-        try:
-            backend.create(a_key(number), ballast, FACETS)
-        except StoreUnavailableError as error:
-            return number, error
-    raise AssertionError("the disk does not fill up")
 
 
 @pytest.mark.guarantee("F9")

@@ -1,77 +1,50 @@
 """A Redis server that is killed or whose disk is full: what it acknowledged is there when it is back."""
 
-import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
-from ss_pipeline.errors import DocumentNotFoundError, StoreUnavailableError
+from ss_pipeline.errors import StoreUnavailableError
 from ss_pipeline.local_servers import RedisServer
-from ss_pipeline.store.base import Backend
 from ss_pipeline.store.redis import RedisBackend
 from ss_pipeline_tests.reliability import forking
 from ss_pipeline_tests.reliability.forking import Found
-from ss_pipeline_tests.reliability.redis_writers import FACETS, body, kept, made, open_kind
+from ss_pipeline_tests.reliability.redis_writers import open_kind
+from ss_pipeline_tests.reliability.server_faults import (
+    WRITERS,
+    filled,
+    killed_under_writers,
+    lost,
+    small_disk,
+    wait_for_documents,
+)
+from ss_pipeline_tests.reliability.server_writers import FACETS
 from ss_pipeline_tests.servers import own_redis
 from ss_pipeline_tests.store_contract import a_key
-
-WRITERS = 4
 
 
 def run(task: str, **parameters: object) -> Found:
     return forking.run("ss_pipeline_tests.reliability.redis_writers", task, seconds=300, **parameters)
 
 
-def wait_for_documents(url: str, number: int) -> None:
-    """Returns once a store has so many documents."""
-    deadline = time.monotonic() + 60
-    with closing(open_kind(url, "unchecked")) as backend:
-        while sum(backend.counts("jobs").values()) < number:
-            assert time.monotonic() < deadline, "the writers do not write"
-            time.sleep(0.02)
-
-
-def killed_under_writers(server: RedisServer, *, kind: str = "real") -> list[int]:
-    """Kills a server after two seconds of writing and starts it again; how far each writer was acknowledged."""
-    with ThreadPoolExecutor(1) as thread:
-        writing: Future[Found] = thread.submit(run, "writes", url=server.url, processes=WRITERS, kind=kind)
-        wait_for_documents(server.url, WRITERS + 1)
-        time.sleep(2)
-        server.kill()
-        acked: list[int] = writing.result()["acked"]
+def killed(server: RedisServer, *, kind: str = "real") -> list[int]:
+    """Kills a server under writers and starts it again; how far each of them was acknowledged."""
+    write = partial(run, "writes", url=server.url, processes=WRITERS, kind=kind)
+    acked = killed_under_writers(write, server.kill, open_kind(server.url, "unchecked"))
     server.start()
     return acked
-
-
-def lost(backend: Backend, acked: list[int]) -> int:
-    """How many acknowledged documents and replacements are not there."""
-    result = 0
-    for writer, reached in enumerate(acked):
-        result += sum(read(backend, writer, number) != body(number) for number in range(reached))
-        try:
-            result += backend.read(kept(writer)) not in {body(reached), body(reached + 1)}
-        except DocumentNotFoundError:
-            result += 1
-    return result
-
-
-def read(backend: Backend, writer: int, number: int) -> bytes | None:
-    try:
-        return backend.read(made(writer, number))
-    except DocumentNotFoundError:
-        return None
 
 
 @pytest.mark.guarantee("R1")
 @pytest.mark.guarantee("F7")
 def test_what_four_writers_were_acknowledged_survives_the_kill_of_the_server() -> None:
     with own_redis() as server:
-        acked = killed_under_writers(server)
+        acked = killed(server)
         with closing(RedisBackend(server.url)) as backend:
             assert lost(backend, acked) == 0
             listed = backend.page("jobs", limit=1_000_000)
@@ -88,7 +61,7 @@ def test_a_store_that_takes_a_server_without_append_only_file_is_caught() -> Non
     with own_redis(appendonly="no") as server:
         with closing(redis.Redis.from_url(server.url)) as client:
             client.config_set("save", "3600 1 300 100 60 10000")
-        acked = killed_under_writers(server, kind="unchecked")
+        acked = killed(server, kind="unchecked")
         with closing(open_kind(server.url, "unchecked")) as backend:
             assert lost(backend, acked) > 0
 
@@ -98,7 +71,8 @@ def test_a_store_that_takes_a_server_without_append_only_file_is_caught() -> Non
 def test_writers_that_wait_go_on_where_a_server_that_is_killed_three_times_comes_back() -> None:
     with own_redis() as server, ThreadPoolExecutor(1) as thread:
         writing = thread.submit(run, "increments", url=server.url, processes=WRITERS, times=300)
-        wait_for_documents(server.url, 1)
+        with closing(open_kind(server.url, "unchecked")) as backend:
+            wait_for_documents(backend, 1)
         for _ in range(3):
             time.sleep(0.4)
             server.kill()
@@ -128,31 +102,6 @@ def test_a_server_that_is_still_loading_is_waited_for_and_not_refused() -> None:
     assert said == {"Redis does not answer", "Redis is still loading its data"}
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 8 MB; the test is skipped where none may be mounted."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def filled(backend: Backend, ballast: bytes) -> tuple[int, str]:
-    """Creates documents until the server can keep no more; how many it acknowledged, and what it said then."""
-    for number in range(100):
-        try:
-            backend.create(a_key(number), ballast, FACETS)
-        except StoreUnavailableError as error:
-            return number, error.message
-    raise AssertionError("the disk does not fill up")
-
-
 @pytest.mark.guarantee("F9")
 @pytest.mark.parametrize(
     ("appendfsync", "kind", "says"),
@@ -170,7 +119,7 @@ def test_a_full_disk_of_the_server_refuses_changes_and_loses_none(
             closing(open_kind(server.url, kind)) as backend,
         ):
             acked, said = filled(backend, ballast)
-            assert says in said
+            assert says in said.message
             assert acked > 5
             (disk / "other.bin").unlink()
             if kind == "real":

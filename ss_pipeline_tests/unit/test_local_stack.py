@@ -19,6 +19,7 @@ from ss_pipeline import local_stack
 from ss_pipeline.errors import StackError
 from ss_pipeline.local_stack import StackHome
 from ss_pipeline_tests.conftest import PROJECT_ROOT
+from ss_pipeline_tests.stacks import free_port
 
 STUBBORN = """
 import pathlib, signal, subprocess, sys, time
@@ -190,12 +191,6 @@ def living(home: StackHome) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_waiting_ends_when_the_page_answers(
     home: StackHome, server: HTTPServer, living: subprocess.Popen[bytes]
 ) -> None:
@@ -204,7 +199,7 @@ def test_waiting_ends_when_the_page_answers(
 
 def test_a_page_that_does_not_come_is_said_with_the_log(home: StackHome, living: subprocess.Popen[bytes]) -> None:
     with pytest.raises(StackError, match=r"stack\.log") as caught:
-        local_stack.wait_for_page(f"http://127.0.0.1:{_free_port()}", process=living, home=home, seconds=0.1)
+        local_stack.wait_for_page(f"http://127.0.0.1:{free_port()}", process=living, home=home, seconds=0.1)
     assert caught.value.error_code == "STACK_TOO_SLOW"
 
 
@@ -212,7 +207,7 @@ def test_a_process_that_died_while_waiting_is_said_with_its_status_and_the_log(h
     with local_stack.running(home, _command("raise SystemExit(7)")) as process:
         process.wait(timeout=20)
         with pytest.raises(StackError, match=r"status 7.*stack\.log") as caught:
-            local_stack.wait_for_page(f"http://127.0.0.1:{_free_port()}", process=process, home=home, seconds=10)
+            local_stack.wait_for_page(f"http://127.0.0.1:{free_port()}", process=process, home=home, seconds=10)
     assert caught.value.error_code == "STACK_DIED"
 
 
@@ -245,7 +240,7 @@ def test_a_port_that_is_taken_is_said_before_anything_is_started(server: HTTPSer
     with pytest.raises(StackError, match=str(server.server_port)) as caught:
         local_stack.check_port_free(server.server_port)
     assert "--port" in caught.value.todo
-    local_stack.check_port_free(_free_port())
+    local_stack.check_port_free(free_port())
 
 
 def test_a_process_group_of_its_own_keeps_ctrl_c_for_the_command(living: subprocess.Popen[bytes]) -> None:

@@ -27,12 +27,6 @@ SECRET: Final = "s3cret-w0rd"
 
 
 @pytest.fixture
-def schema() -> Iterator[PostgresSchema]:
-    with postgres_schema() as schema:
-        yield schema
-
-
-@pytest.fixture
 def stand(schema: PostgresSchema) -> Iterator[Stand]:
     with schema.store() as backend:
         yield Stand(backend, ServerClock(schema.age))

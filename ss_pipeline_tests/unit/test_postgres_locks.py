@@ -18,14 +18,8 @@ from ss_pipeline.errors import (
     StoreSealedError,
 )
 from ss_pipeline.store.postgres import PostgresBackend
-from ss_pipeline_tests.postgres_schemas import PostgresSchema, postgres_schema
+from ss_pipeline_tests.postgres_schemas import PostgresSchema
 from ss_pipeline_tests.store_contract import TTL, WAITING, ServerClock, Stand, a_body, a_key, keys_of, leased, stored
-
-
-@pytest.fixture
-def schema() -> Iterator[PostgresSchema]:
-    with postgres_schema() as schema:
-        yield schema
 
 
 @pytest.fixture

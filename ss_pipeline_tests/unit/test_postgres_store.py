@@ -18,12 +18,6 @@ from ss_pipeline_tests.store_contract import TTL, WAITING, ServerClock, Stand, a
 
 
 @pytest.fixture
-def schema() -> Iterator[PostgresSchema]:
-    with postgres_schema() as schema:
-        yield schema
-
-
-@pytest.fixture
 def stand(schema: PostgresSchema) -> Iterator[Stand]:
     with schema.store() as backend:
         yield Stand(backend, ServerClock(schema.age))

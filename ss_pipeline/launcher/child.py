@@ -6,6 +6,7 @@ task of a run. The other task, reporting, is in reports.py.
 """
 
 import atexit
+import contextlib
 import os
 import random
 import signal
@@ -77,8 +78,7 @@ def fork(task: Task, inheritance: Inheritance) -> int:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         pid = os.fork()
         if pid == 0:
             _be_a_child(task, inheritance, before)
@@ -153,7 +153,12 @@ def _leave(status: int) -> NoReturn:
             traceback.print_exc()
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as at any exit
         atexit._run_exitfuncs()  # noqa: SLF001 - what the run's code has registered; os._exit leaves it out
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     finally:
         os._exit(status)
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):  # a full disk, a reader that is gone, a stream that was closed
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -73,8 +73,12 @@ class Reports:
 
     def _start(self, inheritance: Inheritance) -> None:
         records, self._owed = self._owed, []
-        pid = child.fork(Task(partial(_report, records, self._instance), "run reporter"), inheritance)
-        descriptor = os.pidfd_open(pid)
+        try:
+            pid = child.fork(Task(partial(_report, records, self._instance), "run reporter"), inheritance)
+            descriptor = os.pidfd_open(pid)
+        except OSError:  # no processes or descriptors left
+            self._try_later(records)
+            return
         reporter = _Reporter(pid, descriptor, records, time.monotonic() + _LONGEST_SECONDS)
         self._reporter = reporter
         self._selector.register(descriptor, selectors.EVENT_READ, lambda _: self._ended(reporter))
@@ -88,9 +92,12 @@ class Reports:
                 self._records.reported(record.run_id)
             self._pause = _FIRST_PAUSE
         else:  # the database is away: the reporter's error is in the zygote's log
-            self._owed = [*reporter.records, *self._owed]
-            self._not_before = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._try_later(reporter.records)
+
+    def _try_later(self, records: Sequence[RunRecord]) -> None:
+        self._owed = [*records, *self._owed]
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 def _report(records: Sequence[RunRecord], instance: str) -> bool:

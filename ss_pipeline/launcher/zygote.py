@@ -116,7 +116,7 @@ class Zygote:
         self._key = key
         self._records = RunRecords(folder.runs)
         self._selector = selectors.DefaultSelector()
-        self._handlers = {number: signal.getsignal(number) for number in STOPPING}
+        self._handlers = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGCHLD)}
         self._wakeup = _wakeup_socket(self._selector, self._stopped)
         self._reports = Reports(start.instance, records=self._records, selector=self._selector)
         self._children = Children(key, records=self._records, selector=self._selector, lost=self._reports.add)
@@ -288,6 +288,7 @@ def _wakeup_socket(
     writer.setblocking(False)
     for number in STOPPING:
         signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where the code ignores it, nobody learns how a run ended
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def woken(_: object) -> None:

@@ -341,6 +341,20 @@ def test_a_run_on_postgres_with_pooled_connections_bears_a_restart_of_the_server
             assert len(_sockets_of(zygote_of(warm, run_id).pid)) == 3  # it listens, and its signals wake it up
 
 
+@pytest.mark.guarantee("F6")
+def test_a_run_lost_while_the_database_is_away_is_reported_when_it_is_back(tmp_path: Path) -> None:
+    with own_postgres() as server:
+        settings = {"storage": {"postgres": {"postgres_url": server.url}}}
+        with warm_instance(tmp_path, settings=settings) as warm:
+            run_id = warm.asleep()
+            server.stop()
+            send_signal(warm.record(run_id).process, signal.SIGKILL)
+            wait_for(lambda: "OperationalError" in warm.log())
+            server.start()
+            assert warm.ended(run_id) == "FAILURE"
+            assert "SIGKILL" in warm.messages(run_id)
+
+
 def _sockets_of(pid: int) -> list[Path]:
     links = Path(f"/proc/{pid}/fd").iterdir()
     return [link for link in links if link.is_symlink() and str(link.readlink()).startswith("socket:")]

@@ -35,21 +35,47 @@ def test_of_two_that_launch_a_run_the_first_has_it(records: RunRecords) -> None:
     assert records.read("run") == first
 
 
+CLAIMER = """
+import sys, time
+from pathlib import Path
+from ss_pipeline.launcher.records import RunRecord, RunRecords
+from ss_pipeline.launcher.processes import this_process
+
+class CarelessRecords(RunRecords):
+    def claim(self, record):
+        if self.read(record.run_id) is not None:
+            return False
+        time.sleep(0.001)
+        return super().claim(record) or True
+
+me = this_process()
+records = {"RunRecords": RunRecords, "CarelessRecords": CarelessRecords}[sys.argv[2]](Path(sys.argv[1]))
+sys.stdin.readline()
+print(sum(records.claim(RunRecord(f"run{n}", me, zygote=me, key="k")) for n in range(100)))
+"""
+
+
+def claims_of_four_processes(folder: Path, *, kind: str) -> int:
+    """How often four processes that claim the same hundred runs at once are told that a run is theirs."""
+    command = [sys.executable, "-c", CLAIMER, str(folder), kind]
+    claimers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for claimer in claimers:
+        assert claimer.stdin is not None
+        claimer.stdin.write("go\n")
+        claimer.stdin.flush()
+    return sum(int(claimer.communicate(timeout=60)[0]) for claimer in claimers)
+
+
 @pytest.mark.guarantee("F21")
 def test_of_many_processes_that_launch_the_same_runs_each_run_has_one(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from ss_pipeline.launcher.records import RunRecord, RunRecords\n"
-        "from ss_pipeline.launcher.processes import this_process\n"
-        "me = this_process(); records = RunRecords(Path(sys.argv[1]))\n"
-        "print(sum(records.claim(RunRecord(f'run{n}', me, zygote=me, key='k')) for n in range(100)))\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    claimers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    won = [int(claimer.communicate(timeout=60)[0]) for claimer in claimers]
-    assert sum(won) == 100
+    assert claims_of_four_processes(tmp_path, kind="RunRecords") == 100
     assert len(list(RunRecords(tmp_path).all())) == 100
     assert len(list(tmp_path.iterdir())) == 100  # no temporary file is left
+
+
+@pytest.mark.guarantee("F21")
+def test_records_that_look_before_they_write_are_caught(tmp_path: Path) -> None:
+    assert claims_of_four_processes(tmp_path, kind="CarelessRecords") > 100
 
 
 @pytest.mark.parametrize(

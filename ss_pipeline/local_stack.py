@@ -85,7 +85,7 @@ def development_command(home: StackHome, *, port: int) -> list[str]:
 def isolated_settings(data: Path, **overrides: object) -> Settings:
     """Settings with every place below `data`, whatever places the environment names."""
     places = {"data_dir": data, "inbox_dir": None, "jobs_dir": None, "artifacts_url": None}
-    return load_settings(**places, job_store_backend="file", **overrides)
+    return load_settings(**places, job_store_backend="file", job_store_mirror=None, **overrides)
 
 
 def check_port_free(port: int) -> None:

@@ -113,6 +113,18 @@ def test_another_instance_takes_the_place_of_the_embedded_one(home: StackHome) -
     assert (home.dagster_home / "dagster.yaml").read_bytes() == (PROJECT_ROOT / name).read_bytes()
 
 
+def test_isolated_settings_name_no_place_of_the_user_and_bring_nothing_to_a_mirror(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SS_JOBS_DIR", "/of/the/user")
+    monkeypatch.setenv("SS_REDIS_URL", "redis://of-the-user")
+    monkeypatch.setenv("SS_JOB_STORE_BACKEND", "redis")
+    monkeypatch.setenv("SS_JOB_STORE_MIRROR", "file")
+    settings = local_stack.isolated_settings(tmp_path)
+    assert settings.jobs_path() == tmp_path / "jobs"
+    assert (settings.job_store_backend, settings.job_store_mirror) == ("file", None)
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_a_stack_gets_its_folders_and_an_isolated_one_none_of_the_users_settings(
     home: StackHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolated: bool

@@ -1,5 +1,6 @@
 """Processes that load older jobs while another saves them, on any back end; test_migration_races.py judges it."""
 
+import random
 import time
 from contextlib import closing, suppress
 from multiprocessing import get_context
@@ -16,6 +17,8 @@ from ss_pipeline_tests.reliability.store_addresses import open_address
 from ss_pipeline_tests.reliability.store_writers import v1_document
 
 _STUCK_SECONDS: Final = 60.0
+_DICE: Final = random.SystemRandom()
+"""Not the same numbers in each child of a fork."""
 
 
 class BlindJobStore(JobStore):
@@ -23,7 +26,7 @@ class BlindJobStore(JobStore):
 
     def _write_back(self, key: DocumentKey, body: bytes, job: Job, migration: Migration) -> bool:
         self._keep_original(key, body)
-        time.sleep(0.001)
+        time.sleep(_DICE.random() * 0.02)  # of another length in each process: some write after the save on any machine
         with suppress(DocumentChangedError):
             now = self.backend.read(key)
             self.backend.replace(key, render_document(migration.payload), facets_of_job(job), expected=now)

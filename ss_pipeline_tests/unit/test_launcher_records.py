@@ -50,6 +50,7 @@ class CarelessRecords(RunRecords):
 
 me = this_process()
 records = {"RunRecords": RunRecords, "CarelessRecords": CarelessRecords}[sys.argv[2]](Path(sys.argv[1]))
+print("ready", flush=True)
 sys.stdin.readline()
 print(sum(records.claim(RunRecord(f"run{n}", me, zygote=me, key="k")) for n in range(100)))
 """
@@ -59,6 +60,9 @@ def claims_of_four_processes(folder: Path, *, kind: str) -> int:
     """How often four processes that claim the same hundred runs at once are told that a run is theirs."""
     command = [sys.executable, "-c", CLAIMER, str(folder), kind]
     claimers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for claimer in claimers:  # none begins before all have imported what they need
+        assert claimer.stdout is not None
+        assert claimer.stdout.readline() == "ready\n"
     for claimer in claimers:
         assert claimer.stdin is not None
         claimer.stdin.write("go\n")

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -100,7 +100,7 @@ def creates(*, address: str, processes: int, rounds: int) -> Found:
 # --- claimers --------------------------------------------------------------------------------------------------------
 
 
-def claims(*, address: str, processes: int, jobs: int, kills: int = 0, ttl: float = 60.0, kind: str = "real") -> Found:
+def claims(*, address: str, processes: int, jobs: int, kills: int = 0, ttl: float = 1.0, kind: str = "real") -> Found:
     """Claimers that take heads, lease, save under the fence and complete, until nothing is left to do.
 
     `kills` of them are killed at random instants; each is followed by a new one.
@@ -122,6 +122,7 @@ def claims(*, address: str, processes: int, jobs: int, kills: int = 0, ttl: floa
         child, pipe = fork(work(index))
         living[child], index = pipe, index + 1
     statuses = [_reap(living, child) for child in list(living)]
+    time.sleep(ttl)  # a claimer killed between saving and completing leaves a lease that must still run out
     with closing(open_address(address)) as backend:
         store = JobStore(backend)
         done = [
@@ -220,40 +221,35 @@ def _accepted(act: Callable[[], object]) -> bool:
     return True
 
 
-def _wait_until_held(backend: Backend, key: DocumentKey) -> None:
-    while backend.claim_of(key) is None:
-        time.sleep(0.002)
-
-
-def reclaims(*, address: str, rounds: int, ttl: float, interval: float) -> Found:
-    """A claimant that beats is killed; how long until a reaper that looks every `interval` seconds has its job."""
-    job_id, key = "job_0000000000000001", job_key("job_0000000000000001")
+def reclaims(*, address: str, victims: int, ttl: float, interval: float) -> Found:
+    """Claimants that beat are killed; how long until a reaper that looks every `interval` seconds has their jobs."""
+    keys = [job_key(f"job_{number:016d}") for number in range(victims)]
     with closing(open_address(address)) as backend:
-        JobStore(backend).create(a_job(job_id))
-    waited: list[float] = []
-    for number in range(rounds):
-        child, pipe = fork(_beating(address, key, f"victim.{number}", ttl=ttl))
-        with closing(open_address(address)) as backend:
-            _wait_until_held(backend, key)
-            time.sleep(ttl * 1.5)
-            early: Sequence[DocumentKey] = backend.reserve([key], claim_id="early", ttl=ttl)
+        for key in keys:
+            JobStore(backend).create(a_job(key.document_id))
+    children = [fork(_beating(address, key, ttl=ttl)) for key in keys]
+    with closing(open_address(address)) as backend:
+        while not all(backend.claim_of(key) for key in keys):
+            time.sleep(0.002)
+        time.sleep(ttl * 1.5)
+        early = backend.reserve(keys, claim_id="early", ttl=ttl)
+        for child, pipe in children:
             os.kill(child, signal.SIGKILL)
-            silent = time.monotonic()
             os.waitpid(child, 0)
             os.close(pipe)
-            while not (lease := backend.lease([key], claim_id=f"heir.{number}", owner="heir", ttl=60)).fences:
-                time.sleep(interval)
-            waited.append(time.monotonic() - silent)
-            backend.complete(key, lease.fences[key])
-            if early:
-                return {"waited": waited, "early": True}
-    return {"waited": waited, "early": False}
+        silent, held, waited = time.monotonic(), keys, list[float]()
+        while held:
+            time.sleep(interval)
+            back = backend.lease(held, claim_id="heir", owner="heir", ttl=60).fences
+            waited += [time.monotonic() - silent] * len(back)
+            held = [key for key in held if key not in back]
+    return {"early": len(early), "waited": waited}
 
 
-def _beating(address: str, key: DocumentKey, claim_id: str, *, ttl: float) -> Callable[[int], None]:
+def _beating(address: str, key: DocumentKey, *, ttl: float) -> Callable[[int], None]:
     def work(_out: int) -> None:
         backend = open_address(address)
-        lease = backend.lease([key], claim_id=claim_id, owner=claim_id, ttl=ttl)
+        lease = backend.lease([key], claim_id=key.document_id, owner="victim", ttl=ttl)
         while backend.heartbeat(lease, ttl=ttl):
             time.sleep(ttl / 6)
 

@@ -524,12 +524,12 @@ def test_a_late_answer_is_not_taken_for_the_next_one(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.guarantee("F9")
 def test_a_full_memory_refuses_what_needs_more_and_takes_what_frees_it(changeable: RedisServer) -> None:
-    ballast = b"x" * 200_000
+    ballast = b"x" * 100_000
     with closing(RedisBackend(changeable.url, namespace="full")) as backend, client_of(changeable) as client:
         stand = Stand(backend)
         held = stored(stand, a_key(1_000))
         lease = leased(stand, held, claim_id="c")
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 2_000_000)
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 6_000_000)
         try:
             number, refusal = filled_up(backend, ballast)
             assert "out of memory" in refusal.message

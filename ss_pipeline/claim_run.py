@@ -1,14 +1,18 @@
-"""One claim worked off: each of its jobs in turn, with lease, heartbeat, fence and outcomes. No dagster.
+"""One claim worked off: its jobs with lease, heartbeat, fence and outcomes. No dagster.
 
-The asset body (defs/assets.py) turns what happens here into Dagster events. A job's faults end in its own outcome;
-an unforeseen exception ends the run, gives the other jobs back, and counts as an attempt of the job it happened in.
+Jobs are worked on in claim order; while one waits for a model's answer, the next is begun, so that the calls of a claim
+overlap and everything else happens one by one. The asset body (defs/assets.py) turns what happens here into Dagster
+events. A job's faults end in its own outcome; an unforeseen exception ends the run, gives the other jobs back, and
+counts as an attempt of the job it happened in.
 """
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ss_pipeline.errors import ClaimAttemptsExhaustedError, ClaimLostError, SSError
 from ss_pipeline.job_run import ALL_STAGES, JobEnded, JobWorker, Stage, StageDone, WorkParts
@@ -16,10 +20,15 @@ from ss_pipeline.store.base import DocumentKey, Lease
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline.telemetry.events import emit
 
+T = TypeVar("T")
+
 
 @dataclass
 class _Held:
-    """The lease of this run, shrunk as jobs are finished or lost."""
+    """The lease of this run, shrunk as jobs are finished or lost.
+
+    `begun` are jobs that the end of the run would be blamed on: not those that only waited for an answer.
+    """
 
     lease: Lease
     begun: set[DocumentKey] = field(default_factory=set)
@@ -39,7 +48,7 @@ def work_off(
     parts: WorkParts,
     stages: frozenset[Stage] = ALL_STAGES,
 ) -> Iterator[StageDone | JobEnded]:
-    """Works on each job as far as it can go now and says what happened, as it happens.
+    """Works on each job as far as it can go now and says what happened, as it happens. Not from within an event loop.
 
     Args:
         claim_id: The reservation made for this run; a run without one passes an id of its own.
@@ -54,17 +63,49 @@ def work_off(
     emit("SS_CLAIM_LEASED", claim_id=claim_id, job_ids=[key.document_id for key in lease.fences])
     held = _Held(lease)
     with _kept_alive(held, parts):
-        for key in keys:
-            if key in lease.fences:
-                yield from _work_on(key, held, parts, stages)
-            else:
-                yield not_leased(key, parts)
+        yield from _one_by_one(_interleaved(_work_on(key, held, parts, stages) for key in keys))
 
 
-def _work_on(
+def _one_by_one(events: AsyncIterator[T]) -> Iterator[T]:
+    """What an async iterator gives; nothing goes on in it meanwhile."""
+
+    with asyncio.Runner() as runner:
+        while (event := runner.run(_following(events))) is not None:
+            yield event
+
+
+async def _interleaved(jobs: Iterable[AsyncGenerator[T, None]]) -> AsyncIterator[T]:
+    """What the jobs give: the first that can go on does, and where none can, the next is begun."""
+    unbegun = iter(jobs)
+    steps: dict[AsyncGenerator[T, None], asyncio.Task[T | None]] = {}
+    while True:
+        ready = next((job for job, step in steps.items() if step.done()), None)
+        if ready is not None:
+            event = steps[ready].result()
+            if event is None:
+                del steps[ready]
+                continue
+            yield event
+        elif (ready := next(unbegun, None)) is None:
+            if not steps:
+                return
+            await asyncio.wait(steps.values(), return_when=asyncio.FIRST_COMPLETED)
+            continue
+        steps[ready] = asyncio.create_task(_following(ready))
+        await asyncio.sleep(0)  # it goes on until it waits for something
+
+
+async def _following(events: AsyncIterator[T]) -> T | None:
+    return await anext(events, None)
+
+
+async def _work_on(
     key: DocumentKey, held: _Held, parts: WorkParts, stages: frozenset[Stage]
-) -> Iterator[StageDone | JobEnded]:
+) -> AsyncGenerator[StageDone | JobEnded, None]:
     """One job; every SSError becomes its one ending."""
+    if key not in held.lease.fences:
+        yield not_leased(key, parts)
+        return
     worker = JobWorker(parts, key, held.lease.fences[key], owner=held.lease.owner)
     try:
         if key in held.lost:
@@ -72,19 +113,23 @@ def _work_on(
         held.begun.add(key)
         reason = worker.open()
         if reason is None:
-            yield from _all_stages(worker, held.lease.attempts[key], parts, stages)
+            _refuse_exhausted(worker, held.lease.attempts[key], parts)
+            async for done in worker.go_on() if stages == ALL_STAGES else worker.make_again(stages):
+                yield done
         ended = worker.finish(reason)
+    except asyncio.CancelledError:
+        held.begun.discard(key)
+        raise
     except SSError as error:
         ended = worker.give_up(error, keep_status=stages != ALL_STAGES)
     held.done.add(key)
     yield ended
 
 
-def _all_stages(worker: JobWorker, attempt: int, parts: WorkParts, stages: frozenset[Stage]) -> Iterator[StageDone]:
+def _refuse_exhausted(worker: JobWorker, attempt: int, parts: WorkParts) -> None:
     if attempt > parts.max_attempts:
         emit("SS_CLAIM_ATTEMPTS_EXHAUSTED", level=logging.ERROR, job_id=worker.job.job_id, attempts=attempt - 1)
         raise ClaimAttemptsExhaustedError(f"{attempt - 1} runs began job {worker.job.job_id!r} and none finished it")
-    yield from worker.go_on() if stages == ALL_STAGES else worker.make_again(stages)
 
 
 @contextmanager

@@ -4,10 +4,9 @@ Every method leaves the store in a state from which another run can go on. Which
 itself are claim_run.py's business. No dagster.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias, TypeVar
@@ -133,16 +132,16 @@ class JobWorker:
             self._save(decision.retry(self.job, by=self._owner, at=self._parts.clock.timestamp()))
         return reason
 
-    def go_on(self) -> Iterator[StageDone]:
+    async def go_on(self) -> AsyncIterator[StageDone]:
         """All stages in turn, as far as the job can go now; finished ones are reported from the store."""
         yield self.submission()
         yield self.job_record()
         yield self.input_profile(again=self.job.status == "created")
-        yield self.analysis_draft(again=self.job.status == "created")
+        yield await self.analysis_draft(again=self.job.status == "created")
         if is_decided(self.job):
             yield self.publication()
 
-    def make_again(self, stages: frozenset[Stage]) -> Iterator[StageDone]:
+    async def make_again(self, stages: frozenset[Stage]) -> AsyncIterator[StageDone]:
         """Exactly these stages, made again from what the stages before them left in the store."""
         if Stage.SUBMISSION in stages:
             yield self.submission()
@@ -151,7 +150,7 @@ class JobWorker:
         if Stage.INPUT_PROFILE in stages:
             yield self.input_profile(again=True)
         if Stage.ANALYSIS_DRAFT in stages:
-            yield self.analysis_draft(again=True)
+            yield await self.analysis_draft(again=True)
         if Stage.PUBLICATION in stages:
             yield self.publication()
 
@@ -174,14 +173,14 @@ class JobWorker:
         profile = kept or profile_job(self.job, artifacts=self._parts.artifacts, limits=self._parts.profile_limits)
         return self._done(Stage.INPUT_PROFILE, profile, started, reused=kept is not None)
 
-    def analysis_draft(self, *, again: bool) -> StageDone:
-        """The draft, decided by policy where nothing blocks."""
+    async def analysis_draft(self, *, again: bool) -> StageDone:
+        """The draft, decided by policy where nothing blocks; the one stage that waits for others, a model's answer."""
         started = time.perf_counter()
         if again:
             self._refuse_redrafting()
             profile = self._read(PROFILE_PATH, JobProfile)
-            request = draft_job(self.job, profile=profile, client=self._parts.client, clock=self._parts.clock)
-            self._store_draft(self.job.changed(draft=asyncio.run(request), decision=None, failure=None))
+            draft = await draft_job(self.job, profile=profile, client=self._parts.client, clock=self._parts.clock)
+            self._store_draft(self.job.changed(draft=draft, decision=None, failure=None))
         if self.job.draft is None:
             raise DraftError(f"job {self.job.job_id!r} has no draft", code="DRAFT_MISSING")
         return self._done(Stage.ANALYSIS_DRAFT, self.job.draft, started, reused=not again)

@@ -3,6 +3,7 @@
 Every op is a thin shell over the same functions that the assets, the CLI and the sensors use.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -75,7 +76,9 @@ def profile(
 @dg.op(description="Drafts the analysis; confirms it by policy where nothing blocks.")
 def draft(context: dg.OpExecutionContext, ticket: dict[str, Any], work: dg.ResourceParam[WorkParts]) -> dict[str, Any]:
     """Drafts a job that has no draft yet; a later one is shown as it is."""
-    _step(context, ticket, work, lambda worker: worker.analysis_draft(again=worker.job.status == "created"))
+    _step(
+        context, ticket, work, lambda worker: asyncio.run(worker.analysis_draft(again=worker.job.status == "created"))
+    )
     return ticket
 
 

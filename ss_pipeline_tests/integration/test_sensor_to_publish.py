@@ -54,8 +54,8 @@ def test_a_submission_in_the_inbox_becomes_five_green_assets(
     pipeline: Pipeline, instance: dg.DagsterInstance, repository: dg.RepositoryDefinition
 ) -> None:
     pipeline.hand_in("wages")
-    _tick(repository, "inbox_sensor", instance)
-    tick = _tick(repository, "claim_sensor", instance)
+    tick = _tick(repository, "inbox_sensor", instance)  # makes the job and asks for its run
+    assert _tick(repository, "claim_sensor", instance).run_requests == []
     _add_partitions(tick, instance)
     assert tick.run_requests is not None
     (request,) = tick.run_requests

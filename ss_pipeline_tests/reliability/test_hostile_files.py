@@ -342,6 +342,19 @@ def test_files_are_read_in_several_threads_at_once() -> None:
     assert answers == [str(index).encode() * 200_000 for index in range(40)]
 
 
+def test_a_process_that_may_have_no_children_reads_files_all_the_same() -> None:
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def read() -> None:
+        sender.send_bytes(run_limited(lambda: b"read", limits=SMALL))
+
+    worker = multiprocessing.get_context("fork").Process(target=read, daemon=True)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    assert receiver.recv_bytes() == b"read"
+
+
 def test_a_child_whose_parent_was_killed_ends_by_itself() -> None:
     receiver, sender = os.pipe()
     limits = dataclasses.replace(SMALL, wall_seconds=2.0)

@@ -73,6 +73,7 @@ def _started(work: Callable[[], bytes], *, limits: ProfileLimits) -> tuple[ForkP
     """The child, and the end of the pipe on which it answers."""
     with _ONE_AT_A_TIME, _signals_held():
         receiver, sender = os.pipe()
+        multiprocessing.current_process().daemon = False  # one of Celery's is, and a daemon may have no children
         process = multiprocessing.get_context("fork").Process(target=_work_as_child, args=(work, sender, limits))
         try:
             process.start()

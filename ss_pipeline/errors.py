@@ -40,6 +40,9 @@ What lives here: the classes, their codes, and what a person should do about eac
     ├── DecisionError                    DECISION_* (given)            no
     ├── PublicationError                 PUBLICATION_* (given)         no
     ├── StackError                       STACK_* (given)               no
+    ├── WebserverError
+    │   ├── WebserverUnreachableError    WEBSERVER_UNREACHABLE         yes
+    │   └── WebserverRefusedError        WEBSERVER_REFUSED             no
     └── LauncherError
         ├── LauncherOptionError          LAUNCHER_OPTION_INVALID       no
         ├── LauncherFolderUnsafeError    LAUNCHER_FOLDER_UNSAFE        no
@@ -367,6 +370,25 @@ class StackError(SSError):
 
     code = "STACK_FAILED"
     advice = "Read the log file named here, then run: ss-pipeline doctor"
+
+
+class WebserverError(SSError):
+    """Dagster's webserver did not do what it was asked for at once; the sensors do it at their next look."""
+
+
+class WebserverUnreachableError(WebserverError):
+    """Nothing listens at the webserver's address, or no whole answer came in time: what was asked may be done or not."""
+
+    code = "WEBSERVER_UNREACHABLE"
+    retryable = True
+    advice = "Nothing to do: the sensors start what waits. Is SS_DAGSTER_URL, where it is set, the right address?"
+
+
+class WebserverRefusedError(WebserverError):
+    """Dagster's webserver answered that it does not do it (read-only, code not loaded), or it is none."""
+
+    code = "WEBSERVER_REFUSED"
+    advice = "Nothing to do: the sensors start what waits. Is SS_DAGSTER_URL, where it is set, the right address?"
 
 
 class LauncherError(SSError):

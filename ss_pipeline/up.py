@@ -1,7 +1,7 @@
 """`ss-pipeline up`: the Dagster UI and daemon on this machine until Ctrl-C, with PostgreSQL under them if wanted.
 
-What lives here: which database it is, what the processes are told about it, and that it is kept up. How processes are
-started and stopped is the business of local_stack and local_servers.
+What lives here: which database it is, what the processes are told about it, that it is kept up, and that other commands
+find the UI's address. How processes are started and stopped is the business of local_stack and local_servers.
 """
 
 import re
@@ -19,6 +19,7 @@ from ss_pipeline.local_servers import PostgresServer
 from ss_pipeline.local_stack import StackHome, check_alive
 from ss_pipeline.settings import Settings, load_settings
 from ss_pipeline.store.jobs import JOBS
+from ss_pipeline.webserver import Address, address_file, announced
 
 POSTGRES_INSTANCE: Final = "deploy/dagster.postgres.yaml"
 POSTGRES_SLOTS: Final = 12
@@ -57,6 +58,7 @@ def run_up(*, port: int, postgres: bool) -> None:
         )
         url = f"http://{local_stack.LOOPBACK}:{port}"
         local_stack.wait_for_page(f"{url}/server_info", process=process, home=home, seconds=90)
+        started.enter_context(announced(address_file(data), Address(url=url, pipeline=settings.pipeline_id())))
         _say_where(url, settings, home, database)
         print_list("Note", left_behind)
         try:

@@ -129,6 +129,16 @@ def listing_of(inbox: Path) -> Listing:
     return Listing(list(_in_turn(of_tenant.values())), unlisted)
 
 
+def entry_of(inbox: Path, name: str, *, tenant_id: str) -> Entry:
+    """One submission in the inbox, by the name of its folder.
+
+    Raises:
+        OSError: the inbox cannot be looked into; FileNotFoundError where there is no such submission.
+    """
+    with opened_inbox(inbox, tenant_id=tenant_id) as descriptor:
+        return Entry(name, tenant_id, os.stat(name, dir_fd=descriptor, follow_symlinks=False))
+
+
 def age_of(seen: os.stat_result, *, now: datetime) -> float:
     """Seconds since an entry was last changed; never negative.
 

@@ -29,6 +29,7 @@ from ss_pipeline.stages.intake.inbox import (
     NotYet,
     age_of,
     check_name,
+    entry_of,
     examine,
     listing_of,
     opened_inbox,
@@ -49,7 +50,7 @@ from ss_pipeline.stages.intake.taking import (
 from ss_pipeline.store.jobs import JobStore
 from ss_pipeline.telemetry.events import emit
 
-__all__ = ["Accepted", "IntakeLimits", "IntakeReport", "Refused", "Waiting", "submit", "take_in"]
+__all__ = ["Accepted", "IntakeLimits", "IntakeReport", "Refused", "Waiting", "submit", "take_in", "take_in_one"]
 
 _REFUSALS: Final = (SubmissionRefusedError, InputRefusedError)
 
@@ -79,6 +80,36 @@ def take_in(
     outcomes += [Waiting(label_of(entry.name), entry.tenant_id, reason) for entry, reason in listing.unlisted]
     outcomes += intake.attend_to(listing.entries, most=most)
     return report_of([outcome for outcome in outcomes if outcome is not None])
+
+
+def take_in_one(
+    inbox: Path,
+    name: str,
+    *,
+    tenant_id: str,
+    jobs: JobStore,
+    artifacts: ArtifactStore,
+    clock: Clock,
+    limits: IntakeLimits,
+) -> Outcome | None:
+    """Makes a job of one submission, as `take_in` does of all; None where it is gone: another process takes it.
+
+    Args:
+        name: The submission's folder name in the tenant's inbox.
+
+    Raises:
+        SettingsError: the inbox itself cannot be made or looked into.
+    """
+    inbox = inbox.absolute()
+    prepare(inbox)
+    try:
+        entry = entry_of(inbox, name, tenant_id=tenant_id)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unusable(inbox, error) from error
+    (outcome,) = _Intake(inbox, Ingestion(jobs, artifacts, clock), clock, limits).attend_to([entry], most=1)
+    return outcome
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from ss_pipeline.settings import Settings, load_settings
 
 STOP_GRACE_SECONDS: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
+LAUNCHER_FOLDER: Final = "warm_launcher"
+"""Where, in DAGSTER_HOME, the warm launcher keeps what it must find again; not imported, since it brings dagster."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a command of the stack for the length of the block, in a process group of its own.
 
-    On leaving, the group gets SIGTERM, and SIGKILL after 20 s or when it is left in a hurry.
+    On leaving, the group gets SIGTERM, and SIGKILL after 20 s or when it is left in a hurry; then the runs, which
+    outlive the daemon that launched them, are ended likewise.
 
     Args:
         environment: Variables besides those of this process.
@@ -118,10 +121,15 @@ def running(
         process = _start(
             command, log, cwd=home.project, environment=_environment(home, isolated) | dict(environment or {})
         )
+        patience = 0.0
         try:
             yield process
         finally:
-            stop(process)
+            try:
+                stop(process)
+                patience = STOP_GRACE_SECONDS
+            finally:  # left in a hurry where a second Ctrl-C cut the waiting short
+                stop_runs(home, log, seconds=patience)
 
 
 def wait_for_page(url: str, *, process: subprocess.Popen[bytes], home: StackHome, seconds: float) -> None:
@@ -160,6 +168,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     finally:  # also where a second Ctrl-C cuts the waiting short
         _signal_group(process, signal.SIGKILL)
         process.wait()
+
+
+def stop_runs(home: StackHome, log: IO[bytes], *, seconds: float) -> None:
+    """Ends the launcher's processes and the runs that are left, by force after so many seconds."""
+    if not (home.dagster_home / LAUNCHER_FOLDER).is_dir():
+        return
+    options = ["--home", str(home.dagster_home.absolute()), "--seconds", f"{seconds:g}", "--kill"]
+    command = [sys.executable, "-m", "ss_pipeline.launcher", "stop", *options]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=False)
 
 
 def _environment(home: StackHome, isolated: bool) -> dict[str, str]:

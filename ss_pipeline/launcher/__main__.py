@@ -18,12 +18,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("verb", choices=["status", "stop"])
     parser.add_argument("--home", type=Path, default=os.environ.get("DAGSTER_HOME"), help="default: $DAGSTER_HOME")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long stop waits for running runs")
+    parser.add_argument("--kill", action="store_true", help="kill what has not ended by then, runs included")
     read = parser.parse_args(arguments)
     if read.home is None:
         parser.error("DAGSTER_HOME is not set: give --home")
     zygotes = Zygotes(LauncherFolder.of(str(read.home)))
     if read.verb == "stop":
-        return 0 if zygotes.stop(seconds=read.seconds) else 1
+        return 0 if zygotes.stop(seconds=read.seconds, kill=read.kill) else 1
     for key, process, condition in zygotes.conditions():
         sys.stdout.write(f"{key} pid {process.pid}: {condition or 'takes no more launches, or does not answer'}\n")
     return 0

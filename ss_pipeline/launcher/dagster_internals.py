@@ -24,7 +24,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, LaunchRunContext, RunLauncher, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.origin import RepositoryPythonOrigin
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.remote_origin import CodeLocationOrigin, GrpcServerCodeLocationOrigin
 from dagster._core.secrets.env_file import PerProjectEnvFileLoader
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.impl import core_execute_run
@@ -53,6 +53,8 @@ _STATUS_EVENTS: Final = frozenset(
         DagsterEventType.RUN_RESUMED,
     }
 )
+_STARTED_BY_DEV: Final = "DAGSTER_IS_DEV_CLI"
+"""In the environment of all that `dagster dev` starts."""
 _SECONDS_OF_A_POOLED_CONNECTION: Final = 3_600
 IMPORTED_BY_RUNS: Final = (
     "dagster._core.execution.plan.active",
@@ -89,11 +91,22 @@ def code_here(run: DagsterRun) -> CodeHere | str:
         return "the run does not say where its code is"
     if origin.repository_origin.container_image:
         return "the code location is a container image"
-    if remote and isinstance(remote.repository_origin.code_location_origin, GrpcServerCodeLocationOrigin):
+    if remote and _is_foreign_server(remote.repository_origin.code_location_origin):
         return "the code location is a gRPC server that Dagster does not start"
     if not os.access(origin.executable_path, os.X_OK):
         return f"the code location's Python is not on this machine: {origin.executable_path}"
     return CodeHere(serialize_value(origin.repository_origin), origin.executable_path, location_of(run))
+
+
+def _is_foreign_server(origin: CodeLocationOrigin) -> bool:
+    """Whether the code's server was started by somebody else than Dagster, in an environment that nobody here knows.
+
+    `dagster dev` starts one server for its daemon and its webserver, with its own environment, and gives it to them as
+    a server on a socket, with what the server loads beside it.
+    """
+    if not isinstance(origin, GrpcServerCodeLocationOrigin):
+        return False
+    return not (_STARTED_BY_DEV in os.environ and origin.socket and origin.additional_metadata)
 
 
 def location_of(run: DagsterRun) -> str | None:

@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ LISTENER_FD: Final = 3
 _BACKLOG: Final = 128
 _GRACE_SECONDS: Final = 5.0
 """How long past a launch's deadline the zygote may take to refuse it, before it is taken for hung and killed."""
+_POLL_SECONDS: Final = 0.02
 _MOST_LOST: Final = 2
 """How often a zygote may die during one launch."""
 _LOG_LINES: Final = 15
@@ -97,18 +98,29 @@ class Zygotes:
         condition = self._condition(record.key, record.zygote)
         return condition is not None and record.run_id in condition.running
 
-    def stop(self, *, seconds: float) -> bool:
-        """Tells all zygotes to end (they wait for their runs: drain_seconds); whether all have ended in time."""
-        living = [process for _, process in self._folder.zygotes()]
-        for process in living:
+    def stop(self, *, seconds: float, kill: bool = False) -> bool:
+        """Tells all zygotes to end, which wait for their runs (drain_seconds); whether all have ended in time.
+
+        Runs whose zygote is gone have nobody who waits for them: they are interrupted at once.
+
+        Args:
+            kill: What has not ended in time is killed, runs included. The next daemon's run monitoring fails these.
+        """
+        zygotes = [process for _, process in self._folder.zygotes()]
+        orphans = [record.process for record in self._running() if not is_alive(record.zygote)]
+        for process in (*zygotes, *orphans):
             send_signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + seconds
-        while any(is_alive(process) for process in living):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
+        have_ended = _end_within(seconds, [*zygotes, *orphans])
+        if not have_ended and kill:
+            rest = [*zygotes, *(record.process for record in self._running())]
+            for process in rest:
+                send_signal(process, signal.SIGKILL)
+            have_ended = _end_within(_GRACE_SECONDS, rest)
         self._reap()
-        return True
+        return have_ended
+
+    def _running(self) -> list[RunRecord]:
+        return [record for record in self._records.all() if is_alive(record.process)]
 
     def _condition(self, key: str, process: Process) -> Condition | None:
         try:
@@ -308,14 +320,20 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
+def _end_within(seconds: float, processes: Sequence[Process]) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(is_alive(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
 def _wait_for_end(process: Process) -> None:
     """Returns when a killed process is gone, so that it can no longer do what it was asked for.
 
     Raises:
         ZygoteUnreachableError: the kernel does not end it (it hangs in a disk operation).
     """
-    deadline = time.monotonic() + _GRACE_SECONDS
-    while is_alive(process):
-        if time.monotonic() > deadline:
-            raise ZygoteUnreachableError(f"the zygote, process {process.pid}, hangs and cannot be killed")
-        time.sleep(0.01)
+    if not _end_within(_GRACE_SECONDS, [process]):
+        raise ZygoteUnreachableError(f"the zygote, process {process.pid}, hangs and cannot be killed")

@@ -13,6 +13,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._cli import dev
+from dagster._cli.proxy_server_manager import ProxyServerManager
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.reconstruct import ReconstructableRepository as ColdRepository
@@ -153,6 +155,10 @@ def _run_from(origin: RepositoryPythonOrigin | None, **options: object) -> dg.Da
 HERE = RepositoryPythonOrigin("/bin/sh", ModuleCodePointer("some_module", "defs", None))
 
 
+def _served_by(server: GrpcServerCodeLocationOrigin) -> dg.DagsterRun:
+    return _run_from(HERE, remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(server, "repository"), "job"))
+
+
 def test_the_code_of_a_run_is_found_here() -> None:
     found = dagster_internals.code_here(_run_from(HERE))
     assert isinstance(found, CodeHere)
@@ -166,21 +172,31 @@ def test_the_code_of_a_run_is_found_here() -> None:
         (_run_from(None), "does not say"),
         (_run_from(HERE._replace(container_image="image:1")), "container image"),
         (_run_from(HERE._replace(executable_path="/no/such/python")), "not on this machine"),
-        (
-            _run_from(
-                HERE,
-                remote_job_origin=RemoteJobOrigin(
-                    RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 4000), "repository"), "job"
-                ),
-            ),
-            "gRPC server",
-        ),
+        (_served_by(GrpcServerCodeLocationOrigin("localhost", 4000)), "gRPC server"),
+        (_served_by(GrpcServerCodeLocationOrigin("localhost", socket="/tmp/socket")), "gRPC server"),
     ],
 )
 def test_code_that_is_elsewhere_is_told(run: dg.DagsterRun, said: str) -> None:
     found = dagster_internals.code_here(run)
     assert isinstance(found, str)
     assert said in found
+
+
+def test_the_server_that_dagster_dev_starts_has_its_code_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"module_name": "some_module", "working_directory": "/somewhere"}
+    run = _served_by(GrpcServerCodeLocationOrigin("localhost", socket="/tmp/socket", additional_metadata=ours))
+    assert isinstance(dagster_internals.code_here(run), str)  # no `dagster dev` here: somebody else's server
+    monkeypatch.setenv("DAGSTER_IS_DEV_CLI", "1")
+    assert isinstance(dagster_internals.code_here(run), CodeHere)
+    foreign = _served_by(GrpcServerCodeLocationOrigin("localhost", 4000))
+    assert isinstance(dagster_internals.code_here(foreign), str)
+
+
+def test_dagster_dev_marks_what_it_starts_and_says_what_its_server_loads() -> None:
+    assert 'os.environ["DAGSTER_IS_DEV_CLI"]' in inspect.getsource(dev.dev_command_impl)
+    described = inspect.getsource(ProxyServerManager.get_code_server_specs)
+    assert '"additional_metadata": origin.loadable_target_origin.as_dict' in described
+    assert '"socket": grpc_endpoint.socket' in described
 
 
 # --- telling Dagster

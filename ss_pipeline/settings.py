@@ -3,10 +3,13 @@
 Choosing concrete parts by these settings is wiring.py's business.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
@@ -52,6 +55,12 @@ class Settings(BaseSettings):
         description="Where Dagster keeps its history with `deploy/dagster.postgres.yaml`, which reads it itself: "
         "`postgresql+psycopg2://…`. `ss-pipeline up --postgres` sets it to the address of the `postgres` back end.",
     )
+    dagster_url: str | None = Field(
+        None,
+        description="Where Dagster's webserver listens: `ss-pipeline submit` has its job started there at once. Not "
+        "needed beside `ss-pipeline up`, which leaves its address in `<data_dir>/dagster/webserver.json`. The pipeline "
+        "there must have the store, the inbox and the artifacts of these settings.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Lowest level of event lines.")
 
     inbox_quiet_seconds: float = Field(
@@ -62,7 +71,9 @@ class Settings(BaseSettings):
     )
     inbox_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the inbox.")
 
-    claim_max_jobs: int = Field(10, ge=1, le=25, description="Most jobs one run works on.")
+    claim_max_jobs: int = Field(
+        25, ge=1, le=25, description="Most jobs one run works on; a short backlog gets a run for each job."
+    )
     claim_slots: int = Field(4, ge=1, description="Runs at once; keep equal to max_concurrent_runs in dagster.yaml.")
     claim_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the backlog.")
     claim_reserve_seconds: float = Field(600.0, gt=0, description="How long a reservation waits for its run.")
@@ -81,6 +92,10 @@ class Settings(BaseSettings):
         {}, description='Slots that only this class may take, as JSON: `{"high": 1}`; see docs/scheduling.md.'
     )
     claim_max_attempts: int = Field(5, ge=1, description="Leases without success after which a job is failed.")
+
+    run_retention_days: float = Field(
+        30.0, gt=0, description="After so many days the history of a run is deleted; jobs and reports stay."
+    )
 
     input_max_bytes: int = Field(100_000_000, gt=0, description="Largest data file, in bytes.")
     input_max_files: int = Field(20, ge=1, description="Most data files of one submission.")
@@ -104,6 +119,16 @@ class Settings(BaseSettings):
         if "redis" in used and self.redis_url is None:
             raise ValueError("SS_REDIS_URL is not set, and the back end `redis` needs it")
         return self
+
+    @field_validator("dagster_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        address = urlsplit(url or "http://localhost")
+        if (
+            address.scheme not in {"http", "https"} or not address.hostname or address.port == 0
+        ):  # a port above 65535 raises
+            raise ValueError("no address such as http://127.0.0.1:3000")
+        return url
 
     @model_validator(mode="after")
     def _shares_can_be_kept(self) -> Self:
@@ -134,6 +159,17 @@ class Settings(BaseSettings):
     def jobs_path(self) -> Path:
         """The folder of job documents, absolute."""
         return (self.jobs_dir or self.data_dir / "jobs").absolute()
+
+    def pipeline_id(self) -> str:
+        """A digest of where documents, files and submissions are: processes with the same one work on one pipeline."""
+        addresses = {
+            "file": str(self.jobs_path()),
+            "postgres": self.job_store_postgres_dsn and self.job_store_postgres_dsn.get_secret_value(),
+            "redis": self.redis_url and self.redis_url.get_secret_value(),
+        }
+        stores = [(name, addresses.get(name or "")) for name in (self.job_store_backend, self.job_store_mirror)]
+        places = [stores, str(self.inbox_path()), self.artifacts_location()]
+        return hashlib.sha256(json.dumps(places).encode()).hexdigest()
 
     def artifacts_location(self) -> str:
         """The artifact root as an absolute path or an fsspec URL."""

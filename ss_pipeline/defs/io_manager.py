@@ -28,9 +28,9 @@ class JsonIOManager(dg.IOManager):
         folder: Where op outputs go: `<folder>/<run id>/<step>/<output>.json`.
     """
 
-    def __init__(self, parts: Parts, folder: str) -> None:
+    def __init__(self, parts: Parts, folder: UPath) -> None:
         self._parts = parts
-        self._folder = UPath(folder)
+        self._folder = folder
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Writes an op's output; nothing for None."""
@@ -61,12 +61,17 @@ class JsonIOManager(dg.IOManager):
         return self._folder.joinpath(*names[:-1]) / f"{names[-1]}.json"
 
 
+def op_outputs_folder(parts: Parts) -> UPath:
+    """Where op outputs are, a folder for each run; purged with the run."""
+    return UPath(parts.settings.data_dir.absolute() / "op_outputs")
+
+
 def build_io_manager() -> dg.IOManagerDefinition:
     """The IO manager as a resource; its files live below the data folder."""
 
     def make(context: dg.InitResourceContext) -> JsonIOManager:
         parts: Parts = context.resources.parts
-        return JsonIOManager(parts, str(parts.settings.data_dir.absolute() / "op_outputs"))
+        return JsonIOManager(parts, op_outputs_folder(parts))
 
     return dg.IOManagerDefinition(make, required_resource_keys={"parts"}, description="JSON; never a pickle.")
 

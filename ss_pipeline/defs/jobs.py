@@ -1,8 +1,9 @@
-"""Jobs: `process_jobs` over the five assets of a job, and the op jobs of the fleet (defs/ops.py, defs/store_ops.py)."""
+"""Jobs: `process_jobs` over the five assets of a job, and the op jobs of the fleet (defs/ops.py,
+defs/retention.py, defs/store_ops.py)."""
 
 import dagster as dg
 
-from ss_pipeline.defs import ops, store_ops
+from ss_pipeline.defs import ops, retention, store_ops
 from ss_pipeline.defs.assets import job_pipeline
 from ss_pipeline.defs.backlog import backlog
 
@@ -28,7 +29,8 @@ FLEET_JOBS = [
     ),
     ops.migrate_store_job,
     ops.decide_job,
-    ops.retire_partitions_job,
+    retention.retire_partitions_job,
+    retention.purge_runs_job,
     ops.verify_publications_job,
     store_ops.copy_store_job,
 ]

@@ -11,17 +11,11 @@ import dagster as dg
 
 from ss_pipeline.claim_run import not_leased
 from ss_pipeline.defs.metadata import stage_metadata
-from ss_pipeline.defs.partitions import (
-    IN_FLIGHT,
-    JOB_PARTITIONS,
-    job_of_partition,
-    keys_of_run,
-    recorded_partition_key,
-)
-from ss_pipeline.errors import JobDataCorruptedError, JobNotFoundError, SSError
+from ss_pipeline.defs.partitions import recorded_partition_key
+from ss_pipeline.errors import SSError
 from ss_pipeline.job_run import JobWorker, StageDone, WorkParts
-from ss_pipeline.jobs.lifecycle import is_claimable, is_decided
-from ss_pipeline.jobs.model import DEFAULT_TENANT, TERMINAL_STATUSES, Job
+from ss_pipeline.jobs.lifecycle import is_decided
+from ss_pipeline.jobs.model import DEFAULT_TENANT, Job
 from ss_pipeline.stages import decision
 from ss_pipeline.stages.publishing.stage import verify_publication, write_current
 from ss_pipeline.store.base import DocumentKey, Fence
@@ -136,18 +130,6 @@ def decide(context: dg.OpExecutionContext, config: Decide, parts: dg.ResourcePar
         raise dg.Failure(description="; ".join(refused), allow_retries=False)
 
 
-@dg.op(description="Takes the partition keys of finished jobs out of the set; the store keeps the jobs.")
-def retire_partitions(context: dg.OpExecutionContext, parts: dg.ResourceParam[Parts]) -> None:
-    """Never retires a key that a run in flight needs: deleting it would fail that run."""
-    known = list(context.instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
-    runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_FLIGHT))
-    needed = {key for run in runs for key in keys_of_run(run.tags, known)}
-    finished = [key for key in known if key not in needed and _is_finished(parts, key)]
-    for key in finished:
-        context.instance.delete_dynamic_partition(JOB_PARTITIONS.name or "", key)
-    context.add_output_metadata({"retired": dg.MetadataValue.int(len(finished))})
-
-
 @dg.op(description="Compares every published file with its manifest, and repairs pointers to the current version.")
 def verify_publications(context: dg.OpExecutionContext, work: dg.ResourceParam[WorkParts]) -> None:
     """Fails if a published file is missing or was changed, or a job cannot be read, naming it."""
@@ -167,12 +149,6 @@ def migrate_store_job() -> None:
 def decide_job() -> None:
     """One op."""
     decide()
-
-
-@dg.job(executor_def=dg.in_process_executor, description="Retire the partitions of finished jobs.")
-def retire_partitions_job() -> None:
-    """One op."""
-    retire_partitions()
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Check every published file against its manifest.")
@@ -217,18 +193,6 @@ def _decided(job: Job, config: Decide, parts: Parts) -> Job:
     if config.action == "confirm":
         return decision.confirm(job, by=config.by, at=at, answers=config.answers, note=config.note or None)
     return decision.send_back(job, by=config.by, at=at, note=config.note)
-
-
-def _is_finished(parts: Parts, partition_key: str) -> bool:
-    """Whether no run will want the job; one that cannot be read stays, for people to see."""
-    try:
-        key = job_of_partition(parts.jobs, partition_key)
-        job = parts.jobs.load(key.document_id, tenant_id=key.tenant_id)
-    except JobNotFoundError:
-        return True
-    except JobDataCorruptedError:
-        return False
-    return job.status in TERMINAL_STATUSES and not is_claimable(job)
 
 
 def _problems(key: DocumentKey, work: WorkParts) -> list[str]:

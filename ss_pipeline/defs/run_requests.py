@@ -3,7 +3,6 @@
 Who is next is stages/claiming.py's decision.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,18 +10,9 @@ from typing import Final
 import dagster as dg
 
 from ss_pipeline.defs.jobs import process_jobs
-from ss_pipeline.defs.partitions import IN_FLIGHT, JOB_PARTITIONS, partition_key_of, recorded_partition_key
-from ss_pipeline.defs.tags import (
-    CLAIM_TAG,
-    CLASS_TAG,
-    NOT_CLASS_TAG,
-    PRIORITY_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    TENANT_TAG,
-)
+from ss_pipeline.defs.partitions import ENDED, IN_FLIGHT, JOB_PARTITIONS, partition_key_of, recorded_partition_key
+from ss_pipeline.defs.tags import RANGE_END_TAG, RANGE_START_TAG, busy_with, tags_of_claim
 from ss_pipeline.errors import SSError
-from ss_pipeline.jobs.fairness import CLASS_ORDER, Busy
 from ss_pipeline.stages.claiming import Claim, ClaimRules, free_claims, make_claims
 from ss_pipeline.store.jobs import JobStore, job_key
 from ss_pipeline.wiring import Parts
@@ -34,8 +24,6 @@ SPARE_PER_SLOT: Final = 4
 LOOP_SECONDS: Final = 5.0
 """Dagster's daemon looks at sensors no more often than this (dagster/_daemon/sensor.py)."""
 
-_ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-
 
 def request_runs(instance: dg.DagsterInstance, parts: Parts) -> dg.SensorResult:
     """Reserves what waits, as far as there is room, and requests a run for each claim."""
@@ -43,17 +31,13 @@ def request_runs(instance: dg.DagsterInstance, parts: Parts) -> dg.SensorResult:
     known = set(instance.get_dynamic_partitions(JOB_PARTITIONS.name or ""))
     rules, now = parts.claim_rules, parts.clock.now()
     slots = parts.settings.claim_slots
-    busy = Busy(
-        tenants=Counter(run.tags.get(TENANT_TAG, "") for run in in_flight),
-        classes={name: sum(run.tags.get(CLASS_TAG) == name for run in in_flight) for name in CLASS_ORDER},
-    )
     claims = make_claims(
         parts.jobs,
         room=slots + _spare(instance, parts, slots=slots, now=now) - len(in_flight),
         rules=rules,
         now=now,
         shareable=lambda key: partition_key_of(key) not in known,
-        busy=busy,
+        busy=busy_with([run.tags for run in in_flight]),
     )
     if not claims:
         return dg.SensorResult(skip_reason=f"nothing waits, or no room ({len(in_flight)} runs in flight)")
@@ -68,7 +52,7 @@ def request_runs(instance: dg.DagsterInstance, parts: Parts) -> dg.SensorResult:
 def _spare(instance: dg.DagsterInstance, parts: Parts, *, slots: int, now: datetime) -> int:
     """Runs to queue beyond the slots: twice what ended since the last tick, so that short runs last until the next."""
     since = now - timedelta(seconds=max(LOOP_SECONDS, parts.settings.claim_interval_seconds))
-    ended = instance.get_runs_count(dg.RunsFilter(job_name=process_jobs.name, statuses=_ENDED, updated_after=since))
+    ended = instance.get_runs_count(dg.RunsFilter(job_name=process_jobs.name, statuses=ENDED, updated_after=since))
     return max(SPARE_RUNS, min(2 * ended, SPARE_PER_SLOT * slots))
 
 
@@ -85,13 +69,7 @@ def _recorded_keys(jobs: JobStore, claims: Sequence[Claim]) -> list[list[str]]:
 
 def _run_request(claim: Claim, keys: Sequence[str], rules: ClaimRules) -> dg.RunRequest:
     """One run for a claim: its partition, or the contiguous range of the keys added in this very tick."""
-    tags = {
-        CLAIM_TAG: claim.claim_id,
-        TENANT_TAG: claim.tenant_id,
-        CLASS_TAG: claim.priority_class,
-        PRIORITY_TAG: str(claim.priority),
-        **{NOT_CLASS_TAG + name: "true" for name in rules.fairness.reserved if name != claim.priority_class},
-    }
+    tags = tags_of_claim(claim, reserved=rules.fairness.reserved)
     if len(keys) == 1:
         return dg.RunRequest(run_key=claim.claim_id, partition_key=keys[0], tags=tags)
     return dg.RunRequest(run_key=claim.claim_id, tags=tags | {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]})

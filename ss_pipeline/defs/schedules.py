@@ -2,14 +2,21 @@
 
 import dagster as dg
 
-from ss_pipeline.defs import ops
+from ss_pipeline.defs import ops, retention
 
 SCHEDULES = [
     dg.ScheduleDefinition(
         name="retire_partitions_nightly",
-        job=ops.retire_partitions_job,
+        job=retention.retire_partitions_job,
         cron_schedule="15 3 * * *",
-        description="Takes finished jobs out of the partition set, so that it stays below 10,000 keys.",
+        description="Takes finished jobs out of the partition set, so that pages and ticks stay quick.",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    ),
+    dg.ScheduleDefinition(
+        name="purge_runs_nightly",
+        job=retention.purge_runs_job,
+        cron_schedule="45 3 * * *",
+        description="Deletes the history of runs that ended more than SS_RUN_RETENTION_DAYS days ago.",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     ),
     dg.ScheduleDefinition(

@@ -2,13 +2,14 @@
 
 `inbox_sensor` makes jobs of submissions and, in the same tick, runs for them; `claim_sensor` makes runs for all waiting
 jobs (drafting and, once a draft is confirmed, publishing); `failed_run_sensor` gives back what a run that never began
-had reserved. How claims become run requests is run_requests.py.
+had reserved. How claims become run requests is run_requests.py; `retirement_sensor` is in retention.py.
 """
 
 import dagster as dg
 
 from ss_pipeline.defs.jobs import process_jobs
 from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, keys_of_run
+from ss_pipeline.defs.retention import retirement_sensor
 from ss_pipeline.defs.run_requests import request_runs
 from ss_pipeline.defs.tags import CLAIM_TAG
 from ss_pipeline.settings import Settings
@@ -18,7 +19,7 @@ from ss_pipeline.wiring import Parts
 
 def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors, at the intervals the settings ask for; all run from the start."""
-    return [_inbox_sensor(settings), _claim_sensor(settings), failed_run_sensor]
+    return [_inbox_sensor(settings), _claim_sensor(settings), failed_run_sensor, retirement_sensor]
 
 
 def _inbox_sensor(settings: Settings) -> dg.SensorDefinition:

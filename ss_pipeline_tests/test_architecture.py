@@ -284,7 +284,7 @@ def test_functions_are_short() -> None:
 
 def test_files_are_short() -> None:
     lengths = {module.name: module.text.count("\n") for module in SOURCES}
-    assert lengths.pop("ss_pipeline.errors") < 500, "one tree in one file: it grows by a class, not by a subject"
+    assert lengths.pop("ss_pipeline.errors") < 560, "one tree in one file: it grows by a class, not by a subject"
     assert {name: length for name, length in lengths.items() if length >= 400} == {}
     assert statistics.quantiles(lengths.values(), n=10, method="inclusive")[8] <= 270
 

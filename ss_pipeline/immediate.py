@@ -21,6 +21,8 @@ from ss_pipeline.telemetry.events import emit
 from ss_pipeline.webserver import Webserver, address_file, announced_in, connected
 from ss_pipeline.wiring import Parts
 
+LOOP_SECONDS: Final = 5
+"""Dagster's daemon comes by its sensors no more often (dagster/_daemon/sensor.py)."""
 LAUNCH_SECONDS: Final = 10.0
 """A reservation lasts so long while its run is asked for: longer than the request can take, and who dies in between, or
 never learns whether there is a run, delays the job by no more than this."""
@@ -126,5 +128,5 @@ def _launched(claim: Claim, webserver: Webserver, parts: Parts) -> str:
 
 def _left(parts: Parts, job_id: str | None, reason: str) -> Start:
     emit("SS_CLAIM_LEFT_TO_SENSOR", job_id=job_id, reason=reason)
-    seconds = parts.settings.inbox_interval_seconds
+    seconds = max(LOOP_SECONDS, parts.settings.inbox_interval_seconds)
     return Start(job_id, None, f"at the next look of the sensors, which look every {seconds} s: {reason}")

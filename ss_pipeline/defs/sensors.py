@@ -69,7 +69,7 @@ def _is_stopped(sensor_name: str, instance: dg.DagsterInstance) -> bool:
 @dg.run_failure_sensor(
     name="failed_run_sensor",
     description="Gives back the jobs that a failed run had reserved and never began.",
-    minimum_interval_seconds=5,  # a tick takes five runs, and a database that crashes fails many at once
+    minimum_interval_seconds=2,  # a tick takes five runs, and a database that crashes fails many at once
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def failed_run_sensor(context: dg.RunFailureSensorContext, parts: dg.ResourceParam[Parts]) -> None:

@@ -1,12 +1,16 @@
 """Dagster loads the definitions, and they are what docs and deployment say."""
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 import yaml
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 
+from ss_pipeline import immediate
 from ss_pipeline.definitions import build_definitions
+from ss_pipeline.defs import run_requests
 from ss_pipeline.settings import Settings
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 
@@ -39,3 +43,15 @@ def test_nothing_uses_the_pickling_io_manager(tmp_path: Path) -> None:
 def test_dagster_yaml_allows_as_many_runs_as_the_claim_sensor_makes(tmp_path: Path) -> None:
     instance = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     assert instance["concurrency"]["runs"]["max_concurrent_runs"] == Settings(data_dir=tmp_path).claim_slots
+
+
+def test_no_sensor_that_somebody_waits_for_leaves_out_a_look_of_the_daemon(tmp_path: Path) -> None:
+    """A sensor as often as the daemon looks counts as too early every second time: its last tick began a bit late."""
+    intervals = {sensor.name: sensor.minimum_interval_seconds or 0 for sensor in _sensors(tmp_path)}
+    for name in ("inbox_sensor", "claim_sensor", "failed_run_sensor"):
+        assert intervals[name] <= MIN_INTERVAL_LOOP_TIME - 3
+    assert immediate.LOOP_SECONDS == run_requests.LOOP_SECONDS == MIN_INTERVAL_LOOP_TIME
+
+
+def _sensors(tmp_path: Path) -> Sequence[dg.SensorDefinition]:
+    return _definitions(tmp_path).get_repository_def().sensor_defs

@@ -11,21 +11,26 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Response, expect
 
 from ss_pipeline import wiring
+from ss_pipeline.defs.tags import PARTITION_TAG
 from ss_pipeline.jobs.model import Job
 from ss_pipeline.settings import Settings
+from ss_pipeline.webserver import address_file
 from ss_pipeline_tests.browser import a_browser
 from ss_pipeline_tests.conftest import PROJECT_ROOT
-from ss_pipeline_tests.pipeline import Pipeline
+from ss_pipeline_tests.pipeline import Pipeline, wages_csv
 from ss_pipeline_tests.stacks import free_port, wait_for
 
 pytestmark = pytest.mark.stack
 CLI = [sys.executable, "-m", "ss_pipeline.cli"]
 ASSETS = ["submission", "job_record", "input_profile", "analysis_draft", "publication"]
+SENSOR_TAG = "dagster/sensor_name"
+"""Which sensor asked for a run."""
 STARTED_SECONDS = 120
 PUBLISHED_SECONDS = 45
 """From the drop into the inbox to the published report, as promised."""
@@ -68,6 +73,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 143
+    assert not address_file(data).exists()
     assert _processes_naming(str(data)) == []
 
 
@@ -120,6 +126,27 @@ def test_a_waiting_draft_is_published_after_its_confirmation(stack: Stack) -> No
     wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90 * PATIENCE)
 
 
+@pytest.mark.guarantee("R6")
+def test_a_job_that_is_typed_in_has_its_one_run_without_a_sensor(stack: Stack) -> None:
+    submitted = _typed_in(stack, "Effect of exper on wage")
+    assert submitted["when"] == "now"
+    job = _published(stack, submitted["job_id"])
+    (run,) = _runs_of(stack.url, job.job_id)
+    assert (run["runId"], SENSOR_TAG in run["tags"]) == (submitted["run_id"], False)
+    assert len(job.publications) == 1
+
+
+@pytest.mark.guarantee("R10")
+def test_a_job_whose_webserver_cannot_be_reached_has_its_one_run_from_the_sensor(stack: Stack) -> None:
+    nobody = {"SS_DAGSTER_URL": f"http://127.0.0.1:{free_port()}"}
+    submitted = _typed_in(stack, "Effect of educ on exper", **nobody)
+    assert (submitted["run_id"], "at the next look of the sensors" in submitted["when"]) == (None, True)
+    job = _published(stack, submitted["job_id"])
+    (run,) = _runs_of(stack.url, job.job_id)
+    assert run["tags"][SENSOR_TAG] == "claim_sensor"
+    assert len(job.publications) == 1
+
+
 @pytest.fixture
 def page() -> Iterator[Page]:
     with a_browser() as browser:
@@ -139,16 +166,44 @@ def _launched_run(response: Response) -> str:
     return found[1]
 
 
-def _run_status(url: str, run_id: str) -> str:
-    query = {
-        "query": "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }",
-        "variables": {"id": run_id},
-    }
-    request = urllib.request.Request(
-        f"{url}/graphql", json.dumps(query).encode(), headers={"Content-Type": "application/json"}
+def _typed_in(stack: Stack, requirement: str, **environment: str) -> dict[str, Any]:
+    """What `ss-pipeline submit` says of the first job's data with another requirement."""
+    settings = stack.pipeline.parts.settings
+    data = settings.data_dir / "typed.csv"
+    data.write_text(wages_csv(), encoding="utf-8")
+    places = os.environ | {"SS_DATA_DIR": str(settings.data_dir)}
+    command = [*CLI, "submit", requirement, str(data), "--json"]
+    printed = subprocess.run(command, env=places | environment, capture_output=True, check=True)
+    submitted: dict[str, Any] = json.loads(printed.stdout)
+    return submitted
+
+
+def _published(stack: Stack, job_id: str) -> Job:
+    wait_for(lambda: stack.pipeline.job(job_id).status == "succeeded", 90 * PATIENCE)
+    return stack.pipeline.job(job_id)
+
+
+def _runs_of(url: str, job_id: str) -> list[dict[str, Any]]:
+    """The runs of a job's partition, each with its tags as a mapping."""
+    runs = "runsOrError(filter: $filter) { ... on Runs { results { runId tags { key value } } } }"
+    answer = _asked(
+        url, f"query($filter: RunsFilter) {{ {runs} }}", filter={"tags": [{"key": PARTITION_TAG, "value": job_id}]}
     )
+    found = answer["runsOrError"]["results"]
+    return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+
+
+def _run_status(url: str, run_id: str) -> str:
+    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+    return str(_asked(url, query, id=run_id)["runOrError"]["status"])
+
+
+def _asked(url: str, query: str, **variables: object) -> dict[str, Any]:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as response:
-        return str(json.load(response)["data"]["runOrError"]["status"])
+        data: dict[str, Any] = json.load(response)["data"]
+        return data
 
 
 def _processes_naming(text: str) -> list[str]:

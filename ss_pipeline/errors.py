@@ -37,6 +37,11 @@ What lives here: the classes, their codes, and what a person should do about eac
     ├── SubmissionChangedError           SUBMISSION_CHANGED            yes
     ├── InputRefusedError                INPUT_* (given)               no
     ├── DraftError                       DRAFT_* (given)               no
+    ├── LLMError
+    │   ├── LLMUnavailableError          LLM_UNAVAILABLE (or given)    yes
+    │   ├── LLMOutcomeUnknownError       LLM_OUTCOME_UNKNOWN           yes
+    │   ├── LLMRefusedError              LLM_REFUSED (or given)        no
+    │   └── LLMBudgetError               LLM_BUDGET_EXHAUSTED          no
     ├── DecisionError                    DECISION_* (given)            no
     ├── PublicationError                 PUBLICATION_* (given)         no
     ├── StackError                       STACK_* (given)               no
@@ -351,6 +356,56 @@ class DraftError(SSError):
     advice = "Look at the requirement and the data, then requeue: ss-pipeline retry JOB"
 
 
+class LLMError(SSError):
+    """A language model gave no answer that can be used."""
+
+
+class LLMUnavailableError(LLMError):
+    """The provider answers nobody now, or not us: 429, 5xx, no connection, an answer that is none.
+
+    Args:
+        retry_after: Seconds after which the provider says to ask again.
+    """
+
+    code = "LLM_UNAVAILABLE"
+    retryable = True
+    advice = "Nothing need be done: it is tried again. If it lasts, see the provider's status page and the limits."
+
+    def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class LLMOutcomeUnknownError(LLMError):
+    """A question was sent and no answer came; the provider may have answered and billed it."""
+
+    code = "LLM_OUTCOME_UNKNOWN"
+    retryable = True
+    advice = "The call stands in the ledger as unknown; SS_LLM_UNKNOWN_POLICY says whether it is asked again."
+
+
+class LLMRefusedError(LLMError):
+    """The provider refuses this question or this key: 400, 401, 403, 404, or the model declines to answer."""
+
+    code = "LLM_REFUSED"
+    advice = "Read the provider's words in the message; check the key, the model's name and the tenant's policy."
+
+
+class LLMBudgetError(LLMError):
+    """The budget for calls is used up until it resets.
+
+    Args:
+        resets_at: When, as ISO 8601 in UTC.
+    """
+
+    code = "LLM_BUDGET_EXHAUSTED"
+    advice = "The job waits until the budget resets; raise the budget in the tenant's policy to go on at once."
+
+    def __init__(self, message: str, *, resets_at: str) -> None:
+        super().__init__(message)
+        self.resets_at = resets_at
+
+
 class DecisionError(SSError):
     """A decision that cannot be taken; the code (DECISION_*) says why."""
 
@@ -377,7 +432,7 @@ class WebserverError(SSError):
 
 
 class WebserverUnreachableError(WebserverError):
-    """Nothing listens at the webserver's address, or no whole answer came in time: what was asked may be done or not."""
+    """Nothing listens at the webserver's address, or no whole answer came in time; what was asked may be done."""
 
     code = "WEBSERVER_UNREACHABLE"
     retryable = True

@@ -18,7 +18,7 @@ from ss_pipeline.stages.intake.stage import Accepted, Refused, Waiting, take_in_
 from ss_pipeline.store.base import DocumentKey
 from ss_pipeline.store.jobs import job_key
 from ss_pipeline.telemetry.events import emit
-from ss_pipeline.webserver import Webserver, address_file, announced_in, connected
+from ss_pipeline.webserver import Look, Webserver, address_file, announced_in, connected
 from ss_pipeline.wiring import Parts
 
 LOOP_SECONDS: Final = 5
@@ -93,21 +93,29 @@ def start_job(key: DocumentKey, *, parts: Parts, url: str) -> Start:
     """
     try:
         with connected(url) as webserver:
-            claim = _claimed(key, webserver, parts)
+            look = webserver.look(most=parts.settings.claim_slots)
+            claim = _claimed(key, look, parts)
             if claim is None:
-                return _left(parts, key.document_id, "others are before it, no slot is free, or the sensor is stopped")
+                return _not_now(key, look, parts)
             return Start(key.document_id, _launched(claim, webserver, parts), "now")
     except SSError as error:
         return _left(parts, key.document_id, error.message)
 
 
-def _claimed(key: DocumentKey, webserver: Webserver, parts: Parts) -> Claim | None:
-    slots = parts.settings.claim_slots
-    look = webserver.look(most=slots)
-    room = slots - len(look.in_flight) if look.claims else 0
+def _claimed(key: DocumentKey, look: Look, parts: Parts) -> Claim | None:
+    room = parts.settings.claim_slots - len(look.in_flight) if look.claims else 0
     rules = replace(parts.claim_rules, reserve_seconds=LAUNCH_SECONDS)
     busy = busy_with(look.in_flight)
     return claim_next(parts.jobs, key, room=room, rules=rules, now=parts.clock.now(), busy=busy)
+
+
+def _not_now(key: DocumentKey, look: Look, parts: Parts) -> Start:
+    if not look.claims:
+        return _left(parts, key.document_id, "the claim sensor is stopped")
+    if parts.jobs.backend.claim_of(key):
+        return Start(key.document_id, None, "now: a sensor was quicker")
+    full = len(look.in_flight) >= parts.settings.claim_slots
+    return _left(parts, key.document_id, "no slot is free" if full else "it is not the next in turn")
 
 
 def _launched(claim: Claim, webserver: Webserver, parts: Parts) -> str:

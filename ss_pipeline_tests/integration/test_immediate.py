@@ -148,7 +148,7 @@ def test_a_job_passes_nobody_who_waits(pipeline: Pipeline) -> None:
         later = _start(pipeline, "later", requirement="Effect of exper on wage")
         urgent = _start(pipeline, "urgent", requirement="Effect of educ on exper", priority=90)
     assert (later.run_id, urgent.run_id) == (None, "run-1"), "the urgent one is next by the rules of the sensor, too"
-    assert "others are before it" in later.when
+    assert "it is not the next in turn" in later.when
     assert [tags[PARTITION_TAG] for tags in fake.launched_tags()] == [urgent.job_id]
     assert {id_ for claim in pipeline.claims(room=5) for id_ in claim.job_ids} == {first, later.job_id}
 
@@ -160,19 +160,22 @@ def _runs(*tags: dict[str, str]) -> dict[str, Any]:
 
 @pytest.mark.guarantee("R9")
 @pytest.mark.parametrize(
-    "look",
+    ("look", "reason"),
     [
-        LOOK | {"runs": _runs({}, {})},
-        LOOK | {"runs": _runs({CLASS_TAG: "normal"})},
-        LOOK | {"sensor": {"kind": "Sensor", "state": {"status": "STOPPED"}}},
+        (LOOK | {"runs": _runs({}, {})}, "no slot is free"),
+        (LOOK | {"runs": _runs({CLASS_TAG: "normal"})}, "it is not the next in turn"),
+        (LOOK | {"sensor": {"kind": "Sensor", "state": {"status": "STOPPED"}}}, "the claim sensor is stopped"),
     ],
-    ids=["no slot is free", "the last slot is reserved for the high ones", "the claim sensor is stopped"],
+    ids=["all slots are taken", "the last slot is reserved for the high ones", "claims are stopped"],
 )
-def test_a_job_takes_no_slot_that_the_sensor_would_not_give_it(tmp_path: Path, look: dict[str, Any]) -> None:
+def test_a_job_takes_no_slot_that_the_sensor_would_not_give_it(
+    tmp_path: Path, look: dict[str, Any], reason: str
+) -> None:
     pipeline = a_pipeline(tmp_path, claim_slots=2, claim_reserved_slots={"high": 1})
     with beside(pipeline, FakeWebserver(look=look)) as fake:
         start = _start(pipeline)
     assert (start.run_id, _claim(pipeline, start), fake.launched_tags()) == (None, None, [])
+    assert start.when.endswith(reason)
 
 
 @pytest.mark.guarantee("R9")
@@ -210,6 +213,7 @@ def test_a_sensor_that_is_quicker_keeps_the_job(pipeline: Pipeline) -> None:
         start = _start(pipeline)
     claim = _claim(pipeline, start)
     assert (start.run_id, claim and claim.claim_id) == (None, taken[0])
+    assert start.when == "now: a sensor was quicker"
 
 
 def test_a_sensor_that_takes_the_submission_first_is_left_with_it(pipeline: Pipeline) -> None:

@@ -1,0 +1,23 @@
+"""Settings of the Celery workers, found by `dagster_celery.app` under this name on PYTHONPATH (README.md).
+
+What lives here: Celery's own settings, under Celery's own names. The launcher's are in dagster.yaml, those of the
+pipeline in docs/configuration.md.
+"""
+
+import os
+
+broker_url = os.environ["DAGSTER_CELERY_BROKER_URL"]
+result_backend = os.environ["DAGSTER_CELERY_BACKEND_URL"]
+broker_connection_retry_on_startup = True
+
+include = ["ss_pipeline.definitions"]
+"""The code is loaded once, by the worker; the processes of the runs are forked from it and have it already."""
+
+worker_max_tasks_per_child = 1
+"""A process of its own for each run."""
+
+worker_prefetch_multiplier = 1
+"""A worker that is busy leaves the next run to the others, as far as Celery can: one task each process."""
+
+result_expires = 7200
+"""Seconds. Run monitoring reads the state of a task while its run is at work; nobody does afterwards."""

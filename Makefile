@@ -56,8 +56,8 @@ check: .venv/.dev ## Check format, lint, types, imports, definitions, generated 
 	@! grep -nvE '$(LOCKED_LINE)' requirements*.lock || { echo "a lock has a line that is no pin with hashes" >&2; exit 1; }
 
 .PHONY: bench
-bench: .venv/.runtime ## Measure what Dagster costs beside the bare work, on this machine
-	$(BIN)/python -m ss_pipeline.bench
+bench: .venv/.dev ## Measure what Dagster costs beside the bare work, on this machine (20 minutes)
+	$(BIN)/python -m ss_pipeline.bench pipeline
 
 .PHONY: eval
 eval: .venv/.runtime ## Score the drafts on the benchmark of real data sets

@@ -1,27 +1,33 @@
-"""`python -m ss_pipeline.bench [pipeline] [store]`: measures what is named, or everything, and prints tables."""
+"""`python -m ss_pipeline.bench NAME [OPTIONS]`: measures what is named and prints tables, or writes them to a page."""
 
 import os
 import platform
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from ss_pipeline.bench import pipeline, store
+from ss_pipeline.bench import latency, pipeline, report, store
 from ss_pipeline.console import OUT, widen
 
-_WIDTH: Final = 110
-MEASURES: Final[dict[str, Callable[[], None]]] = {"pipeline": pipeline.measure, "store": store.measure}
+_WIDTH: Final = 130
+MEASURES: Final[dict[str, Callable[[Sequence[str]], None]]] = {
+    "pipeline": pipeline.measure,
+    "latency": latency.measure,
+    "store": lambda _options: store.measure(),
+    "report": report.write_page,
+}
 
 
 def main() -> None:
-    """Runs the benchmarks named on the command line."""
-    names = sys.argv[1:] or list(MEASURES)
-    if unknown := [name for name in names if name not in MEASURES]:
-        raise SystemExit(f"bench: {', '.join(unknown)}: unknown; there are {', '.join(MEASURES)}")
+    """Runs the benchmark named on the command line with the options behind its name."""
+    name, *options = sys.argv[1:] or ["pipeline"]
+    if name not in MEASURES:
+        raise SystemExit(f"bench: {name}: unknown; there are {', '.join(MEASURES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops what it started, as Ctrl-C does
     widen(_WIDTH)  # figures are compared across lines, also where they go into a file
     OUT.print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores")
-    for name in names:
-        MEASURES[name]()
+    MEASURES[name](options)
 
 
 if __name__ == "__main__":

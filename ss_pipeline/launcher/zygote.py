@@ -72,6 +72,7 @@ class Loaded:
 def load(start: ZygoteStart) -> Loaded | Refused:
     """Imports the code location, or says why runs cannot be forked from it."""
     begun_ns = time.time_ns()
+    dagster_internals.read_migrations_once()
     with dagster_internals.ForeignErrors() as errors:
         secrets = dagster_internals.inject_secrets(start.instance, start.location)
         for name in (*dagster_internals.IMPORTED_BY_RUNS, *start.preload):

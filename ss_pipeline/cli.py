@@ -359,7 +359,7 @@ def _foremost(job: Job, parts: wiring.Parts) -> str | None:
     """From when on no job that comes later is taken before this one; None where it does not wait for a run."""
     if not is_claimable(job):
         return None
-    at = foremost_at(job.created_at, job.priority, parts.claim_rules.fairness)
+    at = foremost_at(job.created_at, priority=job.priority)
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at > parts.clock.now() else "now"
 
 

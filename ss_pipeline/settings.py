@@ -79,9 +79,6 @@ class Settings(BaseSettings):
     claim_reserve_seconds: float = Field(600.0, gt=0, description="How long a reservation waits for its run.")
     claim_lease_seconds: float = Field(60.0, gt=0, description="How long a lease lasts without a heartbeat.")
     claim_heartbeat_seconds: float = Field(10.0, gt=0, description="Seconds between two heartbeats of a run.")
-    claim_ageing_seconds: float = Field(
-        900.0, gt=0, description="After waiting so long the lowest priority counts as the highest."
-    )
     claim_tenant_weights: dict[str, float] = Field(
         {}, description='Shares of tenants against each other, as JSON: `{"acme": 2}`; 1 for whoever is not named.'
     )

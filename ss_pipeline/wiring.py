@@ -73,7 +73,6 @@ def light_parts(settings: Settings) -> Parts:
 def _claim_rules(settings: Settings) -> ClaimRules:
     fairness = FairnessRules(
         max_jobs=settings.claim_max_jobs,
-        ageing_seconds=settings.claim_ageing_seconds,
         weights=settings.claim_tenant_weights,
         caps=settings.claim_tenant_caps,
         reserved=settings.claim_reserved_slots,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any, Final, Protocol, TypeAlias
@@ -227,7 +227,7 @@ def delete_compares_first(stand: Stand) -> None:
 @case
 def listings_show_the_facets_last_written(stand: Stand) -> None:
     key = stored(stand)
-    done = Facets(status="succeeded", priority=3, created_at="2026-01-07")
+    done = Facets(status="succeeded", priority=3, created_at="2026-01-07", due_at=1_767_744_436.25)
     stand.backend.replace(key, a_body(done), done, expected=a_body(WAITING))
     assert stand.backend.page("jobs") == [Listed(key, done)]
     assert stand.backend.counts("jobs") == {("default", "succeeded"): 1}
@@ -301,10 +301,12 @@ def collections_are_those_that_have_documents(stand: Stand) -> None:
 
 
 @case
-def heads_are_the_highest_then_the_oldest_of_each_group(stand: Stand) -> None:
+def heads_are_those_of_each_group_that_are_due_first(stand: Stand) -> None:
+    """Whatever their priorities within the group, and when they were created."""
+    places = [(0, 3e9), (0, 1e9), (0, 2e9 + 1e-5), (10, 9.0), (50, 4e9), (-1, -5.5), (5, 2e9), (0, 3e9)]
     for tenant in ("a", "b"):
-        for number, (priority, day) in enumerate([(0, 3), (5, 4), (0, 1), (50, 9), (10, 2), (-1, 5), (5, 2), (0, 2)]):
-            stored(stand, a_key(number, tenant=tenant), priority=priority, created_at=f"2026-01-{day:02d}")
+        for number, (priority, due_at) in enumerate(places):
+            stored(stand, a_key(number, tenant=tenant), priority=priority, due_at=due_at)
     heads = stand.backend.heads("jobs", per_group=3)
     for tenant in ("a", "b"):
         of_class = {
@@ -315,15 +317,29 @@ def heads_are_the_highest_then_the_oldest_of_each_group(stand: Stand) -> None:
             ]
             for name in ("high", "normal", "low")
         }
-        assert of_class == {"high": [3, 4], "normal": [6, 1, 2], "low": [5]}
+        assert of_class == {"high": [3, 4], "normal": [1, 6, 2], "low": [5]}
     assert len(heads) == 12
+
+
+@case
+def of_two_that_are_due_at_once_the_lower_id_is_first(stand: Stand) -> None:
+    keys = [stored(stand, a_key(number), due_at=1e9) for number in (3, 1, 2)]
+    assert keys_of(stand.backend.heads("jobs", per_group=9)) == sorted(keys)
+
+
+@case
+def a_document_whose_place_changes_is_offered_at_its_new_one(stand: Stand) -> None:
+    keys = [stored(stand, a_key(number), due_at=1e9 + number) for number in range(3)]
+    sooner = replace(WAITING, due_at=1.0)
+    stand.backend.replace(keys[2], a_body(sooner), sooner, expected=stand.backend.read(keys[2]))
+    assert keys_of(stand.backend.heads("jobs", per_group=2)) == [keys[2], keys[0]]
 
 
 @case
 def heads_leave_out_what_does_not_wait_or_is_parked(stand: Stand) -> None:
     stored(stand, a_key(1), waiting=False)
     parked = stored(stand, a_key(2), not_before=stand.clock.wall + 100)
-    ready = stored(stand, a_key(3), not_before=stand.clock.wall - 100, created_at="2027")
+    ready = stored(stand, a_key(3), not_before=stand.clock.wall - 100, due_at=1.0)
     assert keys_of(stand.backend.heads("jobs", per_group=9)) == [ready]
     stand.clock.advance(101)
     assert keys_of(stand.backend.heads("jobs", per_group=9)) == [parked, ready]

@@ -57,6 +57,6 @@ def _line(position: int, key: DocumentKey, parts: Parts, now: datetime) -> str:
     else:
         view = phase(job)
         waits = f"{seconds_since(job.created_at, now):.0f} s"
-        foremost = foremost_at(job.created_at, job.priority, parts.claim_rules.fairness)
+        foremost = foremost_at(job.created_at, priority=job.priority)
         cells += [job.priority, waits, f"{foremost:%H:%M:%S}", view.phase, view.reason]
     return "| " + " | ".join(escape(cell) for cell in cells) + " |"

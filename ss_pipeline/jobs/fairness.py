@@ -3,11 +3,12 @@
 Rules, in this order:
 1. A class with reserved slots has them for itself; a tenant at its cap waits.
 2. The higher class first. Waiting raises a job's priority, so that the lowest one reaches the highest after
-   `ageing_seconds`, and whoever waits longest comes first among equals: nobody waits for ever.
+   `AGEING_SECONDS`. The moment at which it does so is when the job is due: nobody waits for ever.
 3. Among tenants of one class start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996): each claim moves its tenant on
    by its jobs over the tenant's weight, and the one that has come least far is next. `Turns` is what must be
    remembered for that between two looks.
-4. Within a tenant the higher (aged) priority first, then the oldest.
+4. Within a tenant whoever is due first. All priorities grow at the same rate, so this is at any time the order of the
+   priorities as they have aged; and once a job is due, nothing that comes later passes it.
 
 A claim holds jobs of one tenant and one class only.
 """
@@ -17,11 +18,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ss_pipeline.jobs.documents import moment_of
 from ss_pipeline.jobs.model import PriorityClass, class_of
 
 CLASS_ORDER: Final[tuple[PriorityClass, ...]] = ("high", "normal", "low")
 HIGHEST: Final = 100
 LOWEST: Final = -100
+AGEING_SECONDS: Final = 900.0
+"""After so long the lowest priority counts as the highest. No setting: stored documents carry the place it gives."""
+_SECONDS_A_STEP: Final = AGEING_SECONDS / (HIGHEST - LOWEST)
+
+
+def due_at(created_at: str, *, priority: int) -> float:
+    """When a job has aged to the highest priority, in seconds since the epoch.
+
+    Raises:
+        ValueError: `created_at` is no ISO 8601 time.
+    """
+    return moment_of(created_at).timestamp() + (HIGHEST - priority) * _SECONDS_A_STEP
 
 
 @dataclass(frozen=True)
@@ -29,17 +43,25 @@ class WaitingJob:
     """A job that no claim holds.
 
     Args:
-        waited: Seconds since it was handed in.
+        due_in: Seconds until it is due, negative since then; see `due_at`.
         alone: It failed a run before, so it must not share one with others.
     """
 
     tenant_id: str
     job_id: str
     priority: int
-    priority_class: PriorityClass
-    created_at: str
-    waited: float = 0.0
+    due_in: float
     alone: bool = False
+
+    @property
+    def priority_class(self) -> PriorityClass:
+        """The class of its own priority, not aged."""
+        return class_of(self.priority)
+
+    @property
+    def aged(self) -> float:
+        """The priority it has by now: from its own, also where the clock it was handed in by is ahead, to `HIGHEST`."""
+        return min(HIGHEST, max(self.priority, HIGHEST - self.due_in / _SECONDS_A_STEP))
 
 
 @dataclass(frozen=True)
@@ -48,21 +70,15 @@ class FairnessRules:
 
     Args:
         max_jobs: Most jobs of one claim.
-        ageing_seconds: After so long the lowest priority counts as the highest.
         weights: Tenant → share against the others; 1 for whoever is not named.
         caps: Tenant → most runs it may have in flight; "*" is for whoever is not named. No bound where neither is.
         reserved: Class → slots that no other class may take.
     """
 
     max_jobs: int = 1
-    ageing_seconds: float = 900.0
     weights: Mapping[str, float] = field(default_factory=dict)
     caps: Mapping[str, int] = field(default_factory=dict)
     reserved: Mapping[PriorityClass, int] = field(default_factory=dict)
-
-    def aged(self, job: WaitingJob) -> float:
-        """The priority a job has by now, at most `HIGHEST`."""
-        return min(HIGHEST, job.priority + (HIGHEST - LOWEST) * max(0.0, job.waited) / self.ageing_seconds)
 
     def weight(self, tenant_id: str) -> float:
         """A tenant's share against the others."""
@@ -142,7 +158,7 @@ class _Queue:
         self._of_tenant = Counter(busy.tenants)
         self._of_class = Counter(busy.classes)
         size = min(rules.max_jobs, -(-len(waiting) // room)) if room > 0 else 0
-        self._lanes = {name: _cut(jobs, size=size) for name, jobs in _in_lanes(waiting, rules).items()}
+        self._lanes = {name: _cut(jobs, size=size) for name, jobs in _in_lanes(waiting).items()}
 
     def next(self) -> list[WaitingJob] | None:
         """The next claim; None where there is no room, or nobody who may have it."""
@@ -167,17 +183,17 @@ class _Queue:
         )
         return self._room > kept_for_others and (cap is None or self._of_tenant[job.tenant_id] < cap)
 
-    def _rank(self, job: WaitingJob) -> tuple[int, float, float, float, str, str]:
+    def _rank(self, job: WaitingJob) -> tuple[int, float, float, float, str]:
         """Of tenants that have come equally far (nothing is remembered of them) the one with fewer runs is next."""
-        aged, start = self._rules.aged(job), self.turns.start(job.tenant_id)
+        start = self.turns.start(job.tenant_id)
         in_flight = self._of_tenant[job.tenant_id] / self._rules.weight(job.tenant_id)
-        return CLASS_ORDER.index(class_of(aged)), start, in_flight, -aged, job.created_at, job.tenant_id
+        return CLASS_ORDER.index(class_of(job.aged)), start, in_flight, job.due_in, job.tenant_id
 
 
-def _in_lanes(waiting: Iterable[WaitingJob], rules: FairnessRules) -> dict[tuple[str, PriorityClass], list[WaitingJob]]:
+def _in_lanes(waiting: Iterable[WaitingJob]) -> dict[tuple[str, PriorityClass], list[WaitingJob]]:
     """The jobs of each tenant and class, in the order in which they are claimed."""
     lanes: dict[tuple[str, PriorityClass], list[WaitingJob]] = {}
-    for job in sorted(waiting, key=lambda job: (-rules.aged(job), job.created_at, job.job_id)):
+    for job in sorted(waiting, key=lambda job: (job.due_in, job.job_id)):
         lanes.setdefault((job.tenant_id, job.priority_class), []).append(job)
     return lanes
 

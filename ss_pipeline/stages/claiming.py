@@ -8,24 +8,14 @@ import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, DocumentNotFoundError, SSError
 from ss_pipeline.jobs.documents import moment_of
-from ss_pipeline.jobs.fairness import (
-    HIGHEST,
-    IDLE,
-    LOWEST,
-    START,
-    Busy,
-    FairnessRules,
-    Turns,
-    WaitingJob,
-    assemble_claims,
-)
+from ss_pipeline.jobs.fairness import IDLE, START, Busy, FairnessRules, Turns, WaitingJob, assemble_claims, due_at
 from ss_pipeline.jobs.model import DEFAULT_TENANT, PriorityClass
 from ss_pipeline.store.base import Backend, DocumentKey, Facets, Listed
 from ss_pipeline.store.jobs import JobStore, job_key
@@ -121,9 +111,7 @@ def _as_waiting(jobs: JobStore, head: Listed, *, now: datetime, shareable: Calla
         tenant_id=head.key.tenant_id,
         job_id=head.key.document_id,
         priority=head.facets.priority,
-        priority_class=head.facets.priority_class,
-        created_at=head.facets.created_at,
-        waited=seconds_since(head.facets.created_at, now),
+        due_in=head.facets.due_at - now.timestamp(),
         alone=not shareable(head.key) or jobs.backend.attempts_of(head.key) > 0,
     )
 
@@ -140,15 +128,14 @@ def _reserve(jobs: JobStore, group: list[WaitingJob], rules: ClaimRules) -> Clai
         claim_id=claim_id,
         tenant_id=group[0].tenant_id,
         priority_class=group[0].priority_class,
-        priority=int(max(rules.fairness.aged(job) for job in group)),
+        priority=int(max(job.aged for job in group)),
         job_ids=job_ids,
     )
 
 
-def foremost_at(created_at: str, priority: int, rules: FairnessRules) -> datetime:
-    """When a job has aged to the highest priority: of its tenant nothing younger comes before it from then on."""
-    share = (HIGHEST - priority) / (HIGHEST - LOWEST)
-    return moment_of(created_at) + timedelta(seconds=rules.ageing_seconds * share)
+def foremost_at(created_at: str, *, priority: int) -> datetime:
+    """When a job is due: of its tenant nothing that is handed in from then on comes before it."""
+    return datetime.fromtimestamp(due_at(created_at, priority=priority), UTC)
 
 
 def seconds_since(created_at: str, now: datetime) -> float:

@@ -33,10 +33,11 @@ class Facets:
 
     Args:
         status: The status, or "" for collections without one.
-        priority: Higher is sooner.
-        created_at: ISO 8601 UTC; documents of equal class are queued oldest first.
+        priority: What the class goes by.
+        created_at: ISO 8601 UTC.
         waiting: Whether the document waits for a claim (status claimable, not held, not parked).
         not_before: Epoch seconds before which it is not offered for a claim (parked); 0 = at once.
+        due_at: Its place in the queue of its tenant and class: epoch seconds, lower is sooner.
     """
 
     status: str = ""
@@ -44,6 +45,7 @@ class Facets:
     created_at: str = ""
     waiting: bool = False
     not_before: float = 0.0
+    due_at: float = 0.0
 
     @property
     def priority_class(self) -> PriorityClass:
@@ -175,7 +177,7 @@ class DocumentStore(ABC):
     @abstractmethod
     def heads(self, collection: str, *, per_group: int) -> list[Listed]:
         """Who is next: of each (tenant, priority class) the first `per_group` waiting documents that no live claim
-        holds, highest priority first, then oldest. The cost does not grow with the backlog behind them."""
+        holds, by `due_at`, then by id. The cost does not grow with the backlog behind them."""
 
 
 class ClaimStore(ABC):

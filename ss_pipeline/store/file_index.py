@@ -36,7 +36,7 @@ from ss_pipeline.store.file_index_sql import SCHEMA
 from ss_pipeline.store.file_lock import hold, let_go, open_lock
 from ss_pipeline.telemetry.events import emit
 
-INDEX_VERSION: Final = 1
+INDEX_VERSION: Final = 2
 _GATE: Final = ".index.lock"
 _GATE_SECONDS: Final = 120.0
 """How long to wait for a rebuild by another process: 100,000 documents take about a minute."""

@@ -210,14 +210,13 @@ class IndexRows:
                 yield group
 
     def _listed(self, collection: str, statement: str, values: tuple[_Value, ...]) -> list[Listed]:
+        rows = self._connection.execute(statement, values).fetchall()
         return [
             Listed(
                 DocumentKey(collection, tenant, document_id),
-                Facets(status, priority, created_at, waiting=bool(waiting), not_before=not_before),
+                Facets(status, priority, created_at, bool(waiting), not_before, due_at),
             )
-            for tenant, document_id, status, priority, created_at, waiting, not_before in self._connection.execute(
-                statement, values
-            ).fetchall()
+            for tenant, document_id, status, priority, created_at, waiting, not_before, due_at in rows
         ]
 
     def _put(self, row: Row, now: Now) -> None:
@@ -245,7 +244,7 @@ def _id(key: DocumentKey) -> tuple[str, str, str]:
     return key.collection, key.tenant_id, key.document_id
 
 
-def _facet_values(facets: Facets) -> tuple[str, int, str, str, int, float]:
+def _facet_values(facets: Facets) -> tuple[str, int, str, str, int, float, float]:
     return (
         facets.status,
         facets.priority,
@@ -253,4 +252,5 @@ def _facet_values(facets: Facets) -> tuple[str, int, str, str, int, float]:
         facets.created_at,
         int(facets.waiting),
         facets.not_before,
+        facets.due_at,
     )

@@ -16,22 +16,23 @@ CREATE TABLE folders (path TEXT PRIMARY KEY, mtime_ns INTEGER NOT NULL) WITHOUT 
 CREATE TABLE documents (
     collection TEXT, tenant TEXT, id TEXT,
     status TEXT NOT NULL, priority INTEGER NOT NULL, class TEXT NOT NULL, created_at TEXT NOT NULL,
-    waiting INTEGER NOT NULL, not_before REAL NOT NULL, held_until REAL NOT NULL, fence INTEGER NOT NULL,
+    waiting INTEGER NOT NULL, not_before REAL NOT NULL, due_at REAL NOT NULL,
+    held_until REAL NOT NULL, fence INTEGER NOT NULL,
     gate INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (collection, tenant, id)
 ) WITHOUT ROWID;
 CREATE INDEX by_status ON documents (collection, status, tenant, id);
-CREATE INDEX ready ON documents (collection, tenant, class, priority DESC, created_at, id) WHERE gate = 1;
+CREATE INDEX ready ON documents (collection, tenant, class, due_at, id) WHERE gate = 1;
 CREATE INDEX held ON documents (held_until) WHERE gate = 2;
 CREATE INDEX parked ON documents (not_before) WHERE gate = 3;
 """
 
 PUT: Final = """
 INSERT OR REPLACE INTO documents
-    (collection, tenant, id, status, priority, class, created_at, waiting, not_before, held_until, fence)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (collection, tenant, id, status, priority, class, created_at, waiting, not_before, due_at, held_until, fence)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE_FACETS: Final = """
-UPDATE documents SET status = ?, priority = ?, class = ?, created_at = ?, waiting = ?, not_before = ?
+UPDATE documents SET status = ?, priority = ?, class = ?, created_at = ?, waiting = ?, not_before = ?, due_at = ?
 WHERE collection = ? AND tenant = ? AND id = ?"""
 UPDATE_HOLD: Final = "UPDATE documents SET held_until = ?, fence = ? WHERE collection = ? AND tenant = ? AND id = ?"
 SET_GATE: Final = """
@@ -45,7 +46,7 @@ OPEN_HELD: Final = """
 UPDATE documents INDEXED BY held SET gate = CASE WHEN not_before > ? THEN 3 ELSE 1 END
 WHERE gate = 2 AND held_until <= ?"""
 OPEN_PARKED: Final = "UPDATE documents INDEXED BY parked SET gate = 1 WHERE gate = 3 AND not_before <= ?"
-COLUMNS: Final = "SELECT tenant, id, status, priority, created_at, waiting, not_before FROM documents "
+COLUMNS: Final = "SELECT tenant, id, status, priority, created_at, waiting, not_before, due_at FROM documents "
 NEXT_CLASS: Final = """
 SELECT tenant, class FROM documents INDEXED BY ready
 WHERE gate = 1 AND collection = ? AND tenant = ? AND class > ? ORDER BY class LIMIT 1"""
@@ -55,7 +56,7 @@ WHERE gate = 1 AND collection = ? AND tenant > ? ORDER BY tenant, class LIMIT 1"
 HEADS: Final = (
     COLUMNS
     + """INDEXED BY ready WHERE gate = 1 AND collection = ? AND tenant = ? AND class = ? AND not_before <= ?
-ORDER BY priority DESC, created_at, id LIMIT ?"""
+ORDER BY due_at, id LIMIT ?"""
 )
 PAGE: Final = COLUMNS + "WHERE collection = ? AND (tenant, id) > (?, ?) AND tenant <= ? ORDER BY tenant, id LIMIT ?"
 PAGE_OF_STATUS: Final = (

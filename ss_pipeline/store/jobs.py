@@ -23,6 +23,7 @@ from ss_pipeline.errors import (
     StoreSealedError,
 )
 from ss_pipeline.jobs.documents import is_safe_segment, moment_of, parse_document, render_document
+from ss_pipeline.jobs.fairness import due_at
 from ss_pipeline.jobs.lifecycle import is_claimable
 from ss_pipeline.jobs.migrations import Migration, migrate_payload_to_current
 from ss_pipeline.jobs.model import DEFAULT_TENANT, Job, job_from_payload
@@ -70,6 +71,7 @@ def facets_of_job(job: Job) -> Facets:
         created_at=job.created_at,
         waiting=is_claimable(job),
         not_before=not_before,
+        due_at=due_at(job.created_at, priority=job.priority),
     )
 
 

@@ -103,7 +103,7 @@ class MemoryBackend(Backend):
                 and listed.facets.not_before <= wall
                 and not self._record(listed.key).is_live(at)
             ]
-        waiting.sort(key=lambda listed: (*_group(listed), -listed.facets.priority, listed.facets.created_at))
+        waiting.sort(key=lambda listed: (*_group(listed), listed.facets.due_at))
         return [head for _, group in groupby(waiting, key=_group) for head in islice(group, per_group)]
 
     def reserve(self, keys: Sequence[DocumentKey], *, claim_id: str, ttl: float) -> list[DocumentKey]:

@@ -291,5 +291,5 @@ def _columns(facets: Facets) -> dict[str, object]:
 
 
 def _listed(collection: str, row: Row[Any]) -> Listed:
-    facets = Facets(row.status, row.priority, row.created_at, row.waiting, row.not_before)
+    facets = Facets(row.status, row.priority, row.created_at, row.waiting, row.not_before, row.due_at)
     return Listed(DocumentKey(collection, row.tenant_id, row.document_id), facets)

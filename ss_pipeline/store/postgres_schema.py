@@ -81,7 +81,31 @@ CREATE VIEW job_documents AS
     FROM documents WHERE collection = 'jobs';
 """
 
-MIGRATIONS: Final = (Migration(1, "documents and claims", _DOCUMENTS_AND_CLAIMS),)
+_ORDER_BY_DUE_AT: Final = """
+ALTER TABLE documents ADD COLUMN due_at double precision NOT NULL DEFAULT 0;
+COMMENT ON COLUMN documents.due_at IS 'Epoch seconds; of each tenant and class what waits is offered in this order.';
+
+CREATE FUNCTION due_at(created_at text, priority bigint) RETURNS double precision LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN extract(epoch FROM created_at::timestamptz) + (100 - priority) * 4.5;
+EXCEPTION WHEN data_exception THEN  -- a time as PostgreSQL does not know it; the next write of the document mends it
+    RETURN 0;
+END $$;
+SET LOCAL timezone = 'UTC';  -- for times without an offset
+UPDATE documents SET due_at = due_at(created_at, priority);
+DROP FUNCTION due_at;
+
+-- What a process of version 1 still creates, which does not know the column, is due as if it had the priority 0. Its
+-- own look at who is next has no index any more and sorts.
+ALTER TABLE documents ALTER COLUMN due_at SET DEFAULT extract(epoch FROM clock_timestamp()) + 450;
+CREATE INDEX due ON documents (collection, tenant_id, class, due_at, document_id) WHERE waiting AND rests_until IS NULL;
+DROP INDEX ready;
+"""
+
+MIGRATIONS: Final = (
+    Migration(1, "documents and claims", _DOCUMENTS_AND_CLAIMS),
+    Migration(2, "order by due_at", _ORDER_BY_DUE_AT),
+)
 CURRENT: Final = MIGRATIONS[-1].number
 
 _MIGRATIONS_TABLE: Final = """

@@ -8,7 +8,7 @@ Every change enters first (`_ENTER`): it holds a lock, shared with other changes
 seal in a statement of its own after that. Who seals takes the same lock for itself alone, so no change that saw no seal
 is still to come then. Both statements go to the server as one, which makes them one transaction.
 
-A document waits for a claim in the index `ready`, in the order of the queue, unless it rests: `rests_until` says when
+A document waits for a claim in the index `due`, in the order of the queue, unless it rests: `rests_until` says when
 to look again whether a claim holds it or it is parked. A heartbeat leaves that time as it is, so it is a time to look,
 not the end of the hold; and a document can be in the index although a claim holds it, so the claim is looked at, too.
 """
@@ -16,7 +16,7 @@ not the end of the hold; and a document can be in the index although a claim hol
 from typing import Final
 
 _KEY: Final = "collection = :collection AND tenant_id = :tenant_id AND document_id = :document_id"
-_FACETS: Final = "tenant_id, document_id, status, priority, created_at, waiting, not_before"
+_FACETS: Final = "tenant_id, document_id, status, priority, created_at, waiting, not_before, due_at"
 
 
 def _same(one: str, other: str) -> str:
@@ -49,11 +49,12 @@ document AS MATERIALIZED (
 CREATE: Final = f"""{_ENTER},
 created AS (
     INSERT INTO documents (
-        collection, tenant_id, document_id, body, status, priority, class, created_at, waiting, not_before, rests_until
+        collection, tenant_id, document_id, body, status, priority, class, created_at, waiting, not_before, due_at,
+        rests_until
     )
     SELECT
         :collection, :tenant_id, :document_id, :body, :status, :priority, :class, :created_at, :waiting, :not_before,
-        {_rest(":not_before", "NULL")}
+        :due_at, {_rest(":not_before", "NULL")}
     WHERE NOT EXISTS (SELECT FROM sealed)
     ON CONFLICT DO NOTHING RETURNING 1
 )
@@ -72,7 +73,8 @@ verdict AS MATERIALIZED (
 written AS (
     UPDATE documents SET
         body = :body, row_version = row_version + 1, status = :status, priority = :priority, class = :class,
-        created_at = :created_at, waiting = :waiting, not_before = :not_before, updated_at = clock_timestamp(),
+        created_at = :created_at, waiting = :waiting, not_before = :not_before, due_at = :due_at,
+        updated_at = clock_timestamp(),
         rests_until = {_rest(":not_before", "(SELECT expires_at FROM claim)")}
     WHERE {_KEY} AND (SELECT is_expected AND may_write FROM verdict)
 )
@@ -240,9 +242,9 @@ SELECT head.* FROM groups CROSS JOIN LATERAL (
     SELECT {_FACETS}, class FROM documents AS d
     WHERE {_READY} AND (d.tenant_id, d.class) = (groups.tenant_id, groups.class)
         AND coalesce({_HELD_UNTIL}, '-infinity') <= (SELECT clock_timestamp())
-    ORDER BY priority DESC, created_at, document_id LIMIT :per_group
+    ORDER BY due_at, document_id LIMIT :per_group
 ) AS head
-ORDER BY tenant_id, class, priority DESC, created_at, document_id"""
+ORDER BY tenant_id, class, due_at, document_id"""
 
 # --- the seal --------------------------------------------------------------------------------------------------------
 

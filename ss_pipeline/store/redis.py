@@ -237,6 +237,7 @@ def _fields(facets: Facets) -> tuple[str | float, ...]:
         facets.created_at,
         int(facets.waiting),
         facets.not_before,
+        facets.due_at,
     )
 
 
@@ -261,8 +262,9 @@ def _listed(collection: str, rows: list[list[bytes]]) -> list[Listed]:
 
 def _row(collection: str, row: list[bytes]) -> Listed:
     """A row of a listing; its fields are in the order of `add_row` in the prelude."""
-    tenant_id, document_id, status, priority, created_at, waiting, not_before = (field.decode() for field in row)
-    facets = Facets(status, int(priority), created_at, waiting == "1", float(not_before))
+    tenant_id, document_id, *fields = (field.decode() for field in row)
+    status, priority, created_at, waiting, not_before, due_at = fields
+    facets = Facets(status, int(priority), created_at, waiting == "1", float(not_before), float(due_at))
     return Listed(DocumentKey(collection, tenant_id, document_id), facets)
 
 

@@ -13,6 +13,7 @@ import redis
 
 from ss_pipeline.errors import StoreFormatError, StoreSealedError, StoreUnavailableError
 from ss_pipeline.store.redis_faults import named_faults
+from ss_pipeline.store.redis_upgrade import FORMER, upgrade
 
 
 class Script(NamedTuple):
@@ -24,9 +25,11 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
-    """The script of this name, the prelude before it."""
+    """The script of this name: after the prelude and, unless it is to bring a former store up to date, the check of the
+    store's format."""
     folder = files("ss_pipeline.store") / "redis_lua"
-    text = "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("prelude", name))
+    parts = ("prelude", name) if name.startswith("upgrade") else ("prelude", "format", name)
+    text = "".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -46,11 +49,16 @@ class ScriptRunner:
     def run(self, name: str, *given: bytes | str | float) -> tuple[str, list[Any]]:
         """What came of a script: "done" or why nothing was changed, and what it found.
 
+        A store of the format before is brought up to date first.
+
         Raises:
             StoreSealedError, StoreFormatError: nothing was changed.
             SettingsError, StoreUnsafeError, StoreUnavailableError: see `named_faults`.
         """
-        outcome, *found = self._answer(name, (*self._always_given, *given))
+        outcome, *found = self._answer(name, *given)
+        if outcome == b"format" and found[0] in FORMER:
+            upgrade(lambda *step: self._answer(*step)[1:])
+            outcome, *found = self._answer(name, *given)
         if outcome == b"sealed":
             raise StoreSealedError(found[0].decode())
         if outcome == b"format":
@@ -58,8 +66,9 @@ class ScriptRunner:
             raise StoreFormatError(f"this Redis holds a store of format {stored}; this version knows {known}")
         return outcome.decode(), found
 
-    def _answer(self, name: str, arguments: tuple[bytes | str | float, ...]) -> list[Any]:
+    def _answer(self, name: str, *given: bytes | str | float) -> list[Any]:
         text, digest = script(name)
+        arguments = (*self._always_given, *given)
         try:
             with named_faults():
                 try:

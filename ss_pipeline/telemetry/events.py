@@ -36,6 +36,7 @@ EVENTS: Final[dict[str, str]] = {
     "SS_STORE_SWITCHED": "Another store takes the changes from now on.",
     "SS_STORE_SWITCH_UNDONE": "A switch to another store failed; the old one takes changes again.",
     "SS_STORE_SCHEMA_MIGRATED": "The tables of the PostgreSQL store were made or brought to another version.",
+    "SS_STORE_FORMAT_UPGRADED": "A Redis store of the format before was brought to the current one.",
     "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
     # claims
     "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",

@@ -46,7 +46,7 @@ class StoreMachine(BothStores, RuleBasedStateMachine):
         self.put_a_document_of_another_schema(2, schema=1, spaces=0)
         return multiple(*self.lease_from_both([self.key(0)], "c0"))
 
-    @rule(target=loaded, number=NUMBERS, priority=st.sampled_from([-5, 0, 0, 50]), day=st.integers(1, 9))
+    @rule(target=loaded, number=NUMBERS, priority=st.sampled_from([-5, 0, 0, 9, 50]), day=st.integers(1, 9))
     def create(self, number: int, priority: int, day: int) -> object:
         key, created_at = self.key(number), f"2026-01-{day:02d}T12:00:00+00:00"
         job = a_job(key.document_id, tenant_id=key.tenant_id, priority=priority, created_at=created_at)

@@ -273,9 +273,8 @@ class StoreModel:
         is_due = not facets.not_before or self.parked_until[key] <= self.wall
         return facets.waiting and is_due and self.live_hold(key) is None
 
-    def _turn(self, key: DocumentKey) -> tuple[int, str, str]:
-        facets = self.facets(key)
-        return -facets.priority, facets.created_at, key.document_id
+    def _turn(self, key: DocumentKey) -> tuple[float, str]:
+        return self.facets(key).due_at, key.document_id
 
 
 def _original_of(key: DocumentKey) -> DocumentKey:

@@ -164,12 +164,11 @@ class HeadsOfferWhatIsHeld(MemoryBackend):
             self._claims = held
 
 
-class NewestFirst(MemoryBackend):
-    """Queues by priority, then the newest first."""
+class HighestFirst(MemoryBackend):
+    """Queues by priority, not by who is due."""
 
     def heads(self, collection: str, *, per_group: int) -> list[Listed]:
         heads = super().heads(collection, per_group=1_000_000)
-        heads.sort(key=lambda head: head.facets.created_at, reverse=True)
         heads.sort(key=lambda head: -head.facets.priority)
         groups: dict[tuple[str, str], list[Listed]] = {}
         for head in heads:
@@ -217,7 +216,7 @@ BROKEN: Final[list[tuple[type[MemoryBackend], str]]] = [
     (HeartbeatRevives, "a_heartbeat_prolongs_and_says_what_is_lost"),
     (AttemptsCountedAtCompletion, "attempts_count_until_completion"),
     (HeadsOfferWhatIsHeld, "heads_leave_out_what_a_live_claim_holds"),
-    (NewestFirst, "heads_are_the_highest_then_the_oldest_of_each_group"),
+    (HighestFirst, "heads_are_those_of_each_group_that_are_due_first"),
     (ParkedForEver, "heads_leave_out_what_does_not_wait_or_is_parked"),
     (AnybodysReservationIsCancelled, "only_ones_own_reservation_is_cancelled"),
     (ExpiredClaimIsShown, "a_reservation_expires"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import pytest
 
@@ -152,7 +153,52 @@ def test_a_claim_has_the_priority_its_oldest_job_has_aged_to(jobs: JobStore) -> 
 
 
 def test_a_job_is_foremost_once_it_has_aged_to_the_highest_priority() -> None:
-    rules = RULES.fairness
-    assert foremost_at(CREATED_AT, -100, rules) == NOW + timedelta(seconds=900)
-    assert foremost_at(CREATED_AT, 0, rules) == NOW + timedelta(seconds=450)
-    assert foremost_at(CREATED_AT.removesuffix("+00:00"), 100, rules) == NOW
+    assert foremost_at(CREATED_AT, priority=-100) == NOW + timedelta(seconds=900)
+    assert foremost_at(CREATED_AT, priority=0) == NOW + timedelta(seconds=450)
+    assert foremost_at(CREATED_AT.removesuffix("+00:00"), priority=100) == NOW
+
+
+LOOK_SECONDS: Final = 10
+EACH_LOOK: Final = 25
+"""Jobs that come, and jobs that a claim holds; as many as a look at the store sees of a tenant and class."""
+
+
+def _seconds_until_served(jobs: JobStore, *, priority: int, flood_of: int) -> int | None:
+    """How long a job waits while as many of another priority come as are served; None where it is not served."""
+    rules = ClaimRules(fairness=FairnessRules(max_jobs=EACH_LOOK), reserve_seconds=60)
+    _add(jobs, "victim", priority=priority)
+    for seconds in range(0, 1_500, LOOK_SECONDS):
+        now = NOW + timedelta(seconds=seconds)
+        for number in range(EACH_LOOK if seconds else 3 * EACH_LOOK):
+            _add(jobs, f"j{seconds:04d}.{number}", priority=flood_of, created_at=now.isoformat())
+        (claim,) = make_claims(jobs, room=1, rules=rules, now=now, shareable=lambda _: True)
+        if "victim" in claim.job_ids:
+            return seconds
+        for job_id in claim.job_ids:
+            jobs.backend.delete(job_key(job_id), expected=jobs.backend.read(job_key(job_id)))
+    return None
+
+
+@pytest.mark.guarantee("R9")
+@pytest.mark.parametrize(
+    ("priority", "flood_of", "due_after"), [(10, 100, 405), (0, 9, 450), (-100, -1, 900), (-100, 100, 900)]
+)
+def test_a_job_is_served_when_it_is_due_under_a_flood_of_a_higher_priority(
+    jobs: JobStore, priority: int, flood_of: int, due_after: int
+) -> None:
+    waited = _seconds_until_served(jobs, priority=priority, flood_of=flood_of)
+    assert waited is not None
+    assert waited <= due_after + 4 * LOOK_SECONDS, "4 claims hold all that was there before it was due"
+
+
+class _HighestFirst(MemoryBackend):
+    """Offers the highest priorities of each class, whoever is due."""
+
+    def heads(self, collection: str, *, per_group: int) -> list[Listed]:
+        found = sorted(super().heads(collection, per_group=1_000_000), key=lambda head: -head.facets.priority)
+        classes = {head.facets.priority_class for head in found}
+        return [head for name in classes for head in [h for h in found if h.facets.priority_class == name][:per_group]]
+
+
+def test_a_store_that_offers_the_highest_first_is_caught_letting_a_job_of_the_same_class_starve() -> None:
+    assert _seconds_until_served(JobStore(_HighestFirst()), priority=10, flood_of=100) is None

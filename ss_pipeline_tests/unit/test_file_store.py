@@ -407,7 +407,7 @@ def test_reading_who_is_next_costs_the_same_however_many_wait() -> None:
                 (
                     Row(
                         a_key(n, tenant=f"t{n % 3}"),
-                        Facets("created", n % 5, f"2026-{n:05d}", waiting=True, not_before=2e3 * (n % 7 == 0)),
+                        Facets("created", n % 5, "2026", waiting=True, not_before=2e3 * (n % 7 == 0), due_at=float(n)),
                         Hold(until=200.0 * (n % 11 == 0)),
                     )
                     for n in range(number)

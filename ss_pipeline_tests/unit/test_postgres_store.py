@@ -1,6 +1,7 @@
 """The PostgreSQL store's tables: who makes them, which bytes come back, and what a look at who is next costs."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
@@ -9,10 +10,11 @@ from ss_pipeline.errors import (
     DocumentNotFoundError,
     StoreFormatError,
 )
+from ss_pipeline.jobs.fairness import due_at
 from ss_pipeline.store import postgres_sql as sql
 from ss_pipeline.store.base import Facets
 from ss_pipeline.store.postgres import PostgresBackend
-from ss_pipeline.store.postgres_schema import CURRENT
+from ss_pipeline.store.postgres_schema import CURRENT, MIGRATIONS
 from ss_pipeline_tests.postgres_schemas import PostgresSchema, postgres_schema
 from ss_pipeline_tests.store_contract import TTL, WAITING, ServerClock, Stand, a_body, a_key, keys_of, leased, stored
 
@@ -30,7 +32,8 @@ def test_the_first_call_makes_the_tables_and_a_second_store_uses_them(schema: Po
     for _ in range(2):
         with schema.store() as backend:
             backend.page("jobs")
-        assert schema.rows("SELECT number, name FROM schema_migrations") == [(CURRENT, "documents and claims")]
+        applied = schema.rows("SELECT number, name FROM schema_migrations ORDER BY number")
+        assert applied == [(migration.number, migration.name) for migration in MIGRATIONS]
 
 
 def test_tables_of_a_later_version_are_refused(stand: Stand, schema: PostgresSchema) -> None:
@@ -40,6 +43,49 @@ def test_tables_of_a_later_version_are_refused(stand: Stand, schema: PostgresSch
         with pytest.raises(StoreFormatError, match=f"at version 99; this code knows up to {CURRENT}"):
             later.read(a_key())
         assert ["version 99" in problem for problem in later.check()] == [True]
+
+
+FORMER: Final = """
+    INSERT INTO documents (
+        collection, tenant_id, document_id, body, status, priority, class, created_at, waiting, not_before
+    ) VALUES ('jobs', 'default', :id, '{}', 'created', :priority, 'normal', :created_at, true, 0)"""
+"""How version 1 creates a document."""
+
+
+@pytest.mark.guarantee("R9")
+def test_tables_of_version_1_are_given_the_order_by_due_at(schema: PostgresSchema) -> None:
+    schema.rows(f"CREATE SCHEMA {schema.name}")
+    schema.rows("CREATE TABLE schema_migrations (number integer, name text)")
+    schema.rows("INSERT INTO schema_migrations VALUES (1, 'documents and claims')")
+    schema.connection.exec_driver_sql(MIGRATIONS[0].ddl)
+    created = [
+        ("2026-01-06T12:00:00.123456+00:00", 9),
+        ("2026-01-06T12:00:00.123457", 9),
+        ("2026-01-06T17:00:10+05:00", 0),
+        ("2026-01-06", 5),
+        ("20260106T115959Z", 0),
+        ("2026-01-06T11:00:00Z", -500),
+        ("0001-01-01", 0),
+    ]
+    for number, (created_at, priority) in enumerate(created):
+        schema.rows(FORMER, id=f"j{number}", priority=priority, created_at=created_at)
+    schema.rows(FORMER, id="of no time", priority=3, created_at="some day")
+    elsewhere = f"{schema.url}&options=-c%20timezone%3DAmerica/New_York"
+    with closing(PostgresBackend(elsewhere, schema=schema.name)) as backend:
+        due = {row.key.document_id: row.facets.due_at for row in backend.page("jobs")}
+        expected = {f"j{number}": due_at(at, priority=priority) for number, (at, priority) in enumerate(created)}
+        assert due == {**expected, "of no time": 0.0}
+        offered = [key.document_id for key in keys_of(backend.heads("jobs", per_group=9))]
+        assert offered == sorted(due, key=lambda name: due[name])
+
+
+def test_a_document_that_version_1_creates_meanwhile_is_due_as_one_of_priority_0(
+    stand: Stand, schema: PostgresSchema
+) -> None:
+    stand.backend.page("jobs")
+    schema.rows(FORMER, id="late", priority=0, created_at="2026-01-06T12:00:00+00:00")
+    (head,) = stand.backend.heads("jobs", per_group=1)
+    assert head.facets.due_at == pytest.approx(stand.clock.now() + 450, abs=5)
 
 
 def test_two_stores_of_one_database_do_not_meet(stand: Stand) -> None:
@@ -132,10 +178,10 @@ def fill(schema: PostgresSchema, start: int, end: int, *, rests: str = "NULL") -
         f"""
         INSERT INTO documents (
             collection, tenant_id, document_id, body, status, priority, class, created_at, waiting, not_before,
-            rests_until
+            due_at, rests_until
         )
         SELECT 'jobs', 't' || g % 5, 'job_' || g, '{{}}', 'created', 0, CASE g % 2 WHEN 0 THEN 'low' ELSE 'normal' END,
-            to_char(g, '000000000'), true, 0, {rests}
+            '2026', true, 0, g, {rests}
         FROM generate_series({start}, {end} - 1) AS g"""
     )
 

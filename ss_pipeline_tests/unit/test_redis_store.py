@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zipfile import ZipFile
 
 import pytest
@@ -28,11 +28,13 @@ from ss_pipeline.errors import (
     StoreUnavailableError,
     StoreUnsafeError,
 )
+from ss_pipeline.jobs.fairness import due_at
 from ss_pipeline.local_servers import RedisServer
-from ss_pipeline.store import redis_server
+from ss_pipeline.store import redis_server, redis_upgrade
 from ss_pipeline.store.base import DocumentKey, Facets, Listed
 from ss_pipeline.store.redis import RedisBackend
 from ss_pipeline_tests.conftest import PROJECT_ROOT
+from ss_pipeline_tests.event_tape import recorded_events
 from ss_pipeline_tests.redis_namespaces import RedisNamespace, redis_namespace
 from ss_pipeline_tests.reliability.redis_writers import UncheckedBackend
 from ss_pipeline_tests.servers import own_redis, shared_redis
@@ -157,7 +159,7 @@ def test_bytes_come_back_as_they_were_given(stand: Stand, body: bytes) -> None:
     [
         Facets(),
         Facets(status="a:b %\t", priority=-100, created_at="any\ttext", waiting=True, not_before=1_770_000_000.123456),
-        Facets(status="职", priority=100, waiting=True, not_before=float("inf")),
+        Facets(status="职", priority=100, waiting=True, not_before=float("inf"), due_at=-1_770_000_000.123456),
     ],
 )
 def test_facets_come_back_as_they_were_given(stand: Stand, facets: Facets) -> None:
@@ -229,7 +231,7 @@ def fill(backend: RedisBackend, numbers: range) -> None:
         key = a_key(number, tenant=f"t{number % 2}")
         kind = number // 2 % 4
         not_before = time.time() + 10_000 if kind == 2 else 0.0
-        facets = Facets("failed" if kind == 3 else "created", 0, f"2026-{number:06d}", kind != 3, not_before)
+        facets = Facets("failed" if kind == 3 else "created", 0, "2026", kind != 3, not_before, due_at=float(number))
         backend.create(key, b"{}", facets)
         if kind == 1:
             backend.reserve([key], claim_id="other", ttl=10_000)
@@ -292,7 +294,7 @@ def test_listed_documents_whose_facets_were_removed_by_hand_stop_nobody(stand: S
 
 def test_a_store_of_a_later_format_is_left_alone(stand: Stand, space: RedisNamespace) -> None:
     key = stored(stand)
-    space.client.set(f"{space.name}/ss:format", "2")
+    space.client.set(f"{space.name}/ss:format", "3")
     before = space.names()
     for act in (
         lambda: stored(stand, a_key(2)),
@@ -300,10 +302,97 @@ def test_a_store_of_a_later_format_is_left_alone(stand: Stand, space: RedisNames
         lambda: stand.backend.reserve([key], claim_id="c", ttl=TTL),
         lambda: stand.backend.heads("jobs", per_group=1),
     ):
-        with pytest.raises(StoreFormatError, match="format 2; this version knows 1"):
+        with pytest.raises(StoreFormatError, match="format 3; this version knows 2"):
             act()
     assert space.names() == before
-    assert "format 2" in stand.backend.check()[0]
+    assert "format 3" in stand.backend.check()[0]
+
+
+IN_FORMAT_1: Final = """
+for _, ready in ipairs(redis.call('KEYS', ARGV[1] .. '/ss:ready:*')) do
+  local ids = redis.call('ZRANGE', ready, 0, -1)
+  redis.call('DEL', ready)
+  for _, id in ipairs(ids) do
+    local facets = string.gsub(string.gsub(ready, ':[^:]*$', ':' .. id), '/ss:ready:', '/ss:facets:')
+    local priority, created_at = unpack(redis.call('HMGET', facets, 'priority', 'created_at'))
+    redis.call('ZADD', ready, -priority, created_at .. '\\t' .. id)
+  end
+end
+for _, facets in ipairs(redis.call('KEYS', ARGV[1] .. '/ss:facets:*')) do
+  redis.call('HDEL', facets, 'due_at')
+end
+redis.call('SET', ARGV[1] .. '/ss:format', '1')
+"""
+"""Turns the keys of a store into those of the format before: no `due_at`, queued by priority and age."""
+
+
+def a_backlog(stand: Stand, *, documents: int) -> list[Listed]:
+    """Documents of two tenants that wait, are held, are parked or are done; what is offered of them, in its order."""
+    for number in range(documents):
+        priority, created_at = -3 * (number % 5), f"2026-01-06T12:{number * 7 % 60:02d}:00"
+        stored(
+            stand,
+            a_key(number, tenant=f"t{number % 2}"),
+            priority=priority,
+            created_at=created_at,
+            due_at=due_at(created_at, priority=priority),
+            waiting=number % 7 != 0,
+            not_before=stand.clock.now() + 1_000 if number % 9 == 0 else 0.0,
+        )
+    stand.backend.create(a_key(1, collection="ledger"), b"{}", Facets())
+    stand.backend.reserve([a_key(5, tenant="t1"), a_key(6, tenant="t0")], claim_id="c", ttl=TTL)
+    return stand.backend.heads("jobs", per_group=documents)
+
+
+def what_is_shown(stand: Stand) -> tuple[list[Listed], list[Listed]]:
+    """What is listed and what is offered."""
+    return stand.backend.page("jobs", limit=1_000), stand.backend.heads("jobs", per_group=1_000)
+
+
+def answer_of(stand: Stand, script: str, *given: bytes | str | float) -> list[Any]:
+    """One step of an upgrade by itself."""
+    assert isinstance(stand.backend, RedisBackend)
+    return stand.backend._scripts._answer(script, *given)
+
+
+@pytest.mark.guarantee("R9")
+def test_a_store_of_the_format_before_is_put_in_order_by_whoever_comes_first(
+    stand: Stand, space: RedisNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_upgrade, "_AT_ONCE", 7)
+    assert len(a_backlog(stand, documents=60)) > 30
+    before = what_is_shown(stand)
+    space.client.eval(IN_FORMAT_1, 0, space.name)
+    with recorded_events() as tape, ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: what_is_shown(stand), range(4))) == [before] * 4
+    assert [event["version"] for event in tape.of("SS_STORE_FORMAT_UPGRADED")] == [2]
+    stand.clock.advance(TTL + 1)
+    freed = {a_key(5, tenant="t1"), a_key(6, tenant="t0")}
+    assert set(keys_of(stand.backend.heads("jobs", per_group=99))) == {*keys_of(before[1]), *freed}
+
+
+def test_an_upgrade_that_was_broken_off_is_gone_on_with(stand: Stand, space: RedisNamespace) -> None:
+    a_backlog(stand, documents=20)
+    before = what_is_shown(stand)
+    space.client.eval(IN_FORMAT_1, 0, space.name)
+    answer_of(stand, "upgrade_begin")
+    answer_of(stand, "upgrade", "jobs", b"", 5)
+    assert space.client.get(f"{space.name}/ss:format") not in {b"1", b"2"}, "a process of before would still go on"
+    assert what_is_shown(stand) == before
+
+
+def test_who_upgrades_late_changes_nothing_more(stand: Stand) -> None:
+    key = stored(stand, due_at=5.0)
+    entry = (key.tenant_id, key.document_id, 9.0)
+    assert answer_of(stand, "upgrade", "jobs", b"", 5, *entry) == [b"done", b"", []]
+    assert answer_of(stand, "upgrade_end") == [b"done", 0]
+    assert [head.facets.due_at for head in stand.backend.heads("jobs", per_group=1)] == [5.0]
+
+
+def test_a_former_document_that_was_created_at_no_time_is_due_at_once(stand: Stand, space: RedisNamespace) -> None:
+    stored(stand, created_at="some day", due_at=7.0)
+    space.client.eval(IN_FORMAT_1, 0, space.name)
+    assert [head.facets.due_at for head in stand.backend.heads("jobs", per_group=1)] == [0.0]
 
 
 @pytest.mark.guarantee("F7")

@@ -1,5 +1,5 @@
 -- Creates a document that must not be there yet. Given: its key, facets, body.
-local doc, facets, body = given_document(1), given_facets(4), given[10]
+local doc, facets, body = given_document(1), given_facets(4), given[11]
 local refusal = sealed() or (not missing(doc) and {'exists'})
 if refusal then
   return refusal

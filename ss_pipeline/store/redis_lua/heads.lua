@@ -21,8 +21,8 @@ end
 local rows = {}
 for _, group in ipairs(redis.call('ZRANGE', name('groups', collection), 0, -1)) do
   local tenant, class = string.match(group, '^(.-)\t(.*)$')
-  for _, member in ipairs(redis.call('ZRANGE', name('ready', collection, tenant, class), 0, per_group - 1)) do
-    add_row(rows, document(collection, tenant, string.match(member, '\t([^\t]*)$')))
+  for _, id in ipairs(redis.call('ZRANGE', name('ready', collection, tenant, class), 0, per_group - 1)) do
+    add_row(rows, document(collection, tenant, id))
   end
 end
 return {'done', 0, rows}

@@ -9,15 +9,15 @@
 --   ss:listed:<collection>:<status>          the same, of one status
 --   ss:counts:<collection>                   hash: <tenant> TAB <status> -> documents
 --   ss:collections                           set: the collections that have documents
---   ss:ready:<collection>:<tenant>:<class>   sorted set in the order of the queue: <created_at> TAB <id>, by -priority
+--   ss:ready:<collection>:<tenant>:<class>   sorted set in the order of the queue: <id>, by due_at
 --   ss:groups:<collection>                   sorted set: <tenant> TAB <class> of each queue that is not empty
 --   ss:held:<collection>                     sorted set: <tenant> TAB <id>, by the epoch seconds when its claim ends
 --   ss:parked:<collection>                   the same, by the epoch seconds before which it is not offered
 --   ss:sealed                                text: the successor of a sealed store
---   ss:format                                text: the number of this layout
+--   ss:format                                text: the number of this layout, or that it is being brought to it
 -- A TAB sorts before every character that a name may have, so the sets are in the order of (tenant, id).
 
-local FORMAT = '1'
+local FORMAT, UPGRADING = '2', '1 to 2'
 
 local space, heeds_seal = ARGV[1], ARGV[2] == '1'
 local given = {}
@@ -84,12 +84,14 @@ local function given_facets(first)
     created_at = given[first + 3],
     waiting = given[first + 4],
     not_before = given[first + 5],
+    due_at = given[first + 6],
   }
 end
 
 local function stored_facets(doc)
-  local stored =
-    redis.call('HMGET', doc.facets, 'status', 'priority', 'class', 'created_at', 'waiting', 'not_before')
+  local stored = redis.call(
+    'HMGET', doc.facets, 'status', 'priority', 'class', 'created_at', 'waiting', 'not_before', 'due_at'
+  )
   return stored[1] and {
     status = stored[1],
     priority = stored[2],
@@ -97,6 +99,7 @@ local function stored_facets(doc)
     created_at = stored[4],
     waiting = stored[5],
     not_before = stored[6],
+    due_at = stored[7],
   }
 end
 
@@ -111,6 +114,7 @@ local function add_row(rows, doc)
       facets.created_at,
       facets.waiting,
       facets.not_before,
+      facets.due_at,
     }
   end
 end
@@ -148,7 +152,7 @@ local function leave_queue(doc, facets)
   redis.call('ZREM', name('held', doc.collection), doc.member)
   redis.call('ZREM', name('parked', doc.collection), doc.member)
   local ready = name('ready', doc.collection, doc.tenant, facets.class)
-  redis.call('ZREM', ready, facets.created_at .. '\t' .. doc.id)
+  redis.call('ZREM', ready, doc.id)
   if redis.call('EXISTS', ready) == 0 then
     redis.call('ZREM', name('groups', doc.collection), doc.tenant .. '\t' .. facets.class)
   end
@@ -164,7 +168,7 @@ local function enter_queue(doc, facets)
     redis.call('ZADD', name('parked', doc.collection), facets.not_before, doc.member)
   else
     local ready = name('ready', doc.collection, doc.tenant, facets.class)
-    redis.call('ZADD', ready, -facets.priority, facets.created_at .. '\t' .. doc.id)
+    redis.call('ZADD', ready, facets.due_at, doc.id)
     redis.call('ZADD', name('groups', doc.collection), 0, doc.tenant .. '\t' .. facets.class)
   end
 end
@@ -218,7 +222,8 @@ local function list(doc, facets)
   unlist(doc)
   redis.call(
     'HSET', doc.facets, 'status', facets.status, 'priority', facets.priority, 'class', facets.class,
-    'created_at', facets.created_at, 'waiting', facets.waiting, 'not_before', facets.not_before
+    'created_at', facets.created_at, 'waiting', facets.waiting, 'not_before', facets.not_before,
+    'due_at', facets.due_at
   )
   redis.call('ZADD', name('listed', doc.collection), 0, doc.member)
   redis.call('ZADD', name('listed', doc.collection, facets.status), 0, doc.member)
@@ -244,11 +249,4 @@ end
 
 local function stale(claim, claim_id, fence)
   return not is_of(claim, claim_id, fence) and {'stale'}
-end
-
--- -------------------------------------------------------------------------------------------------------------------
-
-local format = redis.call('GET', name('format'))
-if format and format ~= FORMAT then
-  return {'format', format, FORMAT}
 end

@@ -214,7 +214,7 @@ def confirm(
 
 @app.command()
 def retry(job_id: JobId, by: By = None, tenant: Tenant = DEFAULT_TENANT, json_: Json = False) -> None:
-    """Requeue a failed job."""
+    """Requeue a failed job, or let a parked one go on at once."""
     parts = _parts()
     who = _who(by)
     _change(parts, job_id, tenant, lambda job: decision.retry(job, by=who, at=parts.clock.timestamp()), json_=json_)

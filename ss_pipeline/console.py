@@ -24,6 +24,7 @@ PHASE_STYLES: Final = {
     "refused": "red",
     "unreadable": "red",
     "cancelled": "dim",
+    "parked": "magenta",
     "waiting": "cyan",
     "drafting": "cyan",
     "publishing": "cyan",

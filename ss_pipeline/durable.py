@@ -17,12 +17,13 @@ TEMPORARY_PREFIX: Final = ".tmp-"
 """Names of unfinished files start so; `sweep` removes what a killed process left."""
 
 
-def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
+def write_file(path: Path, body: bytes, *, synced: bool = True, private: bool = False) -> None:
     """Writes a file atomically and durably, making its folder if needed; an existing file is replaced.
 
     Args:
         synced: False leaves out the fsync of the directory: a power cut may bring the old content back, but still
             never leaves a part.
+        private: Nobody but its owner may read or write it (mode 0600).
 
     Raises:
         OSError: the medium failed and no temporary file is left behind. An existing file is as it was, unless it was
@@ -31,7 +32,7 @@ def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
     make_folder(path.parent)
     temporary = _temporary_beside(path)
     try:
-        with _written(temporary, body):
+        with _written(temporary, body, mode=0o600 if private else 0o666):
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -96,9 +97,10 @@ def _temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
-def _written(path: Path, body: bytes) -> Iterator[None]:
+def _written(path: Path, body: bytes, *, mode: int = 0o666) -> Iterator[None]:
     """The file, written and synced; its lock is held until the block (which gives it its name) ends."""
-    with path.open("xb") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor: pathlib opens no file with a mode of its own
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(body)
         file.flush()

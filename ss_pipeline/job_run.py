@@ -6,8 +6,8 @@ itself are claim_run.py's business. No dagster.
 
 import logging
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias, TypeVar
 
@@ -23,15 +23,18 @@ from ss_pipeline.errors import (
     InputRefusedError,
     JobNotFoundError,
     JobVersionConflictError,
+    LLMBudgetError,
     PublicationError,
     SSError,
     StaleFenceError,
 )
 from ss_pipeline.jobs.inputs import InputsManifest
 from ss_pipeline.jobs.lifecycle import hold_reason, is_decided, owes_publication, transition
-from ss_pipeline.jobs.model import ArtifactKind, ArtifactRef, FailureRecord, Job, JobStatus, Publication
+from ss_pipeline.jobs.model import ArtifactKind, ArtifactRef, FailureRecord, Job, JobStatus, Parked, Publication
 from ss_pipeline.jobs.profiles import PROFILE_PATH, SAMPLE_PATH, DataSample, JobProfile
 from ss_pipeline.llm.base import LLMClient
+from ss_pipeline.llm.policies import ReviewPolicy
+from ss_pipeline.llm.traces import trace_files
 from ss_pipeline.stages import decision
 from ss_pipeline.stages.drafting.stage import draft_job
 from ss_pipeline.stages.profiling.stage import ProfileLimits, profile_job
@@ -64,7 +67,7 @@ class Stage(StrEnum):
 
 ALL_STAGES = frozenset(Stage)
 
-Ending: TypeAlias = Literal["published", "in review", "remade", "failed", "skipped", "released"]
+Ending: TypeAlias = Literal["published", "in review", "remade", "parked", "failed", "skipped", "released"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,15 @@ class WorkParts:
     client: LLMClient
     clock: Clock
     profile_limits: ProfileLimits
-    review_policy: Literal["auto", "always"]
+    review_policy: ReviewPolicy
     lease_seconds: float
     heartbeat_seconds: float
     max_attempts: int
+    tenant_reviews: Mapping[str, ReviewPolicy] = field(default_factory=dict)
+
+    def review_policy_of(self, tenant_id: str) -> ReviewPolicy:
+        """The tenant's own, or the one for all."""
+        return self.tenant_reviews.get(tenant_id, self.review_policy)
 
 
 @dataclass(frozen=True)
@@ -124,12 +132,16 @@ class JobWorker:
     def open(self) -> str | None:
         """Loads the job, migrating its document; a failed one is requeued, since running it again asks for that.
 
+        One that was parked is no longer: its time has come, or somebody asked for it.
+
         Returns:
             Why nothing may be done with it (cancelled, held), or None.
         """
         reason = self._why_not_wanted()
         if reason is None and self.job.status == "failed":
             self._save(decision.retry(self.job, by=self._owner, at=self._parts.clock.timestamp()))
+        elif reason is None and self.job.parked:
+            self._save(self.job.changed(parked=None))
         return reason
 
     async def go_on(self) -> AsyncIterator[StageDone]:
@@ -231,6 +243,8 @@ class JobWorker:
     def give_up(self, error: SSError, *, keep_status: bool = False) -> JobEnded:
         """Ends the job after a fault: a passing one gives the claim back, a lasting one fails the job with its reason.
 
+        A budget that is used up is neither: the job is parked until it resets, and its attempts start anew.
+
         A job that is finished or in review keeps its status, and so does any with `keep_status` (single stages were
         asked for again, and that was refused or failed); the outcome alone is then "failed". A job that another run
         has by now, or that a person cancelled meanwhile, is left alone. Raises nothing: where the store refuses that,
@@ -255,12 +269,21 @@ class JobWorker:
         if error.retryable:
             backend.release(self._key, self._fence, refund=False)
             return self._outcome("released", error)
+        if isinstance(error, LLMBudgetError) and self.job.status == "created":
+            self._park(error)
+            backend.complete(self._key, self._fence)
+            return self._outcome("parked", error)
         if self._job is None:
             self._parts.jobs.relist(self._key)
         elif not keep_status:
             self._fail(error)
         backend.complete(self._key, self._fence)
         return self._outcome("failed", error)
+
+    def _park(self, error: LLMBudgetError) -> None:
+        parked = Parked(until=error.resets_at, reason=error.error_code)
+        self._save(self.job.changed(parked=parked, updated_at=self._parts.clock.timestamp()))
+        emit("SS_JOB_PARKED", job_id=self.job.job_id, until=parked.until, reason=parked.reason)
 
     def _fail(self, error: SSError) -> None:
         at = self._parts.clock.timestamp()
@@ -291,10 +314,11 @@ class JobWorker:
         )
 
     def _store_draft(self, drafted: Job) -> None:
-        job = self._with_artifacts(drafted, {PROFILE_PATH: "profile.json", SAMPLE_PATH: "profile.sample"})
+        traces = trace_files(self._parts.artifacts, tenant_id=drafted.tenant_id, job_id=drafted.job_id)
+        job = self._with_artifacts(drafted, {PROFILE_PATH: "profile.json", SAMPLE_PATH: "profile.sample", **traces})
         job = job if job.status == "succeeded" else self._moved(job, "draft_ready")
         at = self._parts.clock.timestamp()
-        decided = decision.decide_by_policy(job, policy=self._parts.review_policy, at=at)
+        decided = decision.decide_by_policy(job, policy=self._parts.review_policy_of(job.tenant_id), at=at)
         if decided.decision:
             emit("SS_DECISION_TAKEN", job_id=job.job_id, by=decided.decision.by, action=decided.decision.action)
         self._save(self._moved(decided, "running") if decided.status == "confirmed" else decided)

@@ -33,3 +33,9 @@ def schema() -> Iterator["PostgresSchema"]:
 
     with postgres_schema() as schema:
         yield schema
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What tests marked `anyio` run on: the event loop the pipeline runs on."""
+    return "asyncio"

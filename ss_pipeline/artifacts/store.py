@@ -39,8 +39,11 @@ class ArtifactStore:
         """Whether files are plain files of this machine."""
         return self._root.protocol in {"", "file", "local"}
 
-    def write(self, tenant_id: str, job_id: str, path: str, body: bytes) -> None:
+    def write(self, tenant_id: str, job_id: str, path: str, body: bytes, *, private: bool = False) -> None:
         """Writes a file; an existing one is replaced.
+
+        Args:
+            private: A local file that nobody but its owner may read (mode 0600).
 
         Raises:
             ArtifactPathUnsafeError: the path would leave the job's folder.
@@ -50,7 +53,7 @@ class ArtifactStore:
         target = self._locate(tenant_id, job_id, path)
         with _named_faults(path):
             if self.is_local:
-                durable.write_file(Path(target.path), body)
+                durable.write_file(Path(target.path), body, private=private)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(body)

@@ -10,7 +10,7 @@ from typing import Literal
 from ss_pipeline.errors import DecisionError
 from ss_pipeline.jobs.drafts import Draft, OpenUnknown, Stage1Question
 from ss_pipeline.jobs.lifecycle import is_decided, transition
-from ss_pipeline.jobs.model import Decision, Job
+from ss_pipeline.jobs.model import TERMINAL_STATUSES, Decision, Job
 
 AUTO_POLICY = "policy:auto"
 COLUMN_FIELDS = ("outcome_var", "treatment_var", "time_var", "entity_var", "cluster_var", "instrument_var")
@@ -62,7 +62,9 @@ def send_back(job: Job, *, by: str, at: str, note: str) -> Job:
 
 
 def retry(job: Job, *, by: str, at: str) -> Job:
-    """A failed job, requeued: publication if its draft was confirmed, else drafting."""
+    """A failed job, requeued: publication if its draft was confirmed, else drafting. A parked one goes on at once."""
+    if job.parked and job.status not in {"failed", *TERMINAL_STATUSES}:
+        return job.changed(parked=None, updated_at=at)
     if job.status != "failed":
         raise DecisionError(
             f"job {job.job_id!r} is {job.status}: only a failed job can be retried", code="DECISION_NOT_AWAITED"

@@ -51,8 +51,8 @@ def _leave_out_syncs_of(is_left_out: Callable[[int], bool]) -> None:
 
 
 def _write_in_place() -> None:
-    def write_file(path: Path, body: bytes, *, synced: bool = True) -> None:
-        del synced
+    def write_file(path: Path, body: bytes, *, synced: bool = True, private: bool = False) -> None:
+        del synced, private
         with path.open("wb") as file:
             file.write(body)
             file.flush()

@@ -104,7 +104,8 @@ def test_models_travel_as_json_and_what_is_none_is_called_corrupted(store: Artif
 def test_a_fault_of_the_medium_is_passing_and_says_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def fails(_path: Path, _body: bytes) -> None:
+    def fails(_path: Path, _body: bytes, *, private: bool) -> None:
+        del private
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(durable, "write_file", fails)
@@ -116,7 +117,8 @@ def test_a_fault_of_the_medium_is_passing_and_says_what_it_was(
 def test_a_fault_without_a_text_of_the_system_is_named_by_what_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(_path: Path, _body: bytes) -> None:
+    def fails(_path: Path, _body: bytes, *, private: bool) -> None:
+        del private
         raise OSError("the bucket is locked")
 
     monkeypatch.setattr(durable, "write_file", fails)

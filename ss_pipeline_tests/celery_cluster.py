@@ -18,7 +18,7 @@ import psycopg2
 
 from ss_pipeline import wiring
 from ss_pipeline.settings import Settings
-from ss_pipeline.store.jobs import JOBS
+from ss_pipeline.store.jobs import JOBS, job_key
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.pipeline import Pipeline
 from ss_pipeline_tests.servers import new_database, own_redis
@@ -79,6 +79,11 @@ class Cluster:
             " WHERE state = 'leased' AND key = 'dagster-celery/task_id'"
         )
         return {str(job_id): str(task) for job_id, task in rows}
+
+    def fence_of(self, job_id: str) -> int | None:
+        """The fence of the live lease on a job; None where nobody works on it."""
+        view = self.pipeline.parts.jobs.backend.claim_of(job_key(job_id))
+        return view.fence if view else None
 
     def publications(self) -> dict[str, list[tuple[int, int]]]:
         """Of each job the versions that are published, with the fences they were published under."""

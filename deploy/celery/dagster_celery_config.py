@@ -16,8 +16,8 @@ include = ["ss_pipeline.definitions"]
 worker_max_tasks_per_child = 1
 """A process of its own for each run."""
 
-worker_prefetch_multiplier = 1
-"""A worker that is busy leaves the next run to the others, as far as Celery can: one task each process."""
+worker_disable_prefetch = True
+"""A worker takes a run when it has a process for it; otherwise runs would wait behind others while a worker is idle."""
 
 result_expires = 7200
 """Seconds. Run monitoring reads the state of a task while its run is at work; nobody does afterwards."""

@@ -17,7 +17,7 @@ from ss_pipeline_tests.stacks import wait_for
 pytestmark = pytest.mark.stack
 QUICK_JOBS = 8
 SECONDS = 120
-RUNTIME_SECONDS = 20
+RUNTIME_SECONDS = 45
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,20 @@ class Story:
     """What the two workers did, and what became of the jobs.
 
     Args:
+        fence_at_death: Of the slow job's lease when its worker was dead; None if there was none.
         publications: Of each job the versions that are published, with the fences they were published under.
     """
 
     killed: Worker
     left: Worker
     slow_job: str
-    leases_at_death: list[str]
+    fence_at_death: int | None
     publications: dict[str, list[tuple[int, int]]]
 
 
 @contextmanager
 def _two_workers(folder: Path, **changes: int) -> Iterator[tuple[Cluster, list[Worker]]]:
-    """Leases are short, since workers die here. Jobs are published until each worker has processes that have worked."""
+    """A cluster that has published its first jobs. Leases are short, since workers die here."""
     settings = {"SS_CLAIM_SLOTS": "4", "SS_CLAIM_MAX_JOBS": "2"}
     leases = {"SS_CLAIM_LEASE_SECONDS": "3", "SS_CLAIM_HEARTBEAT_SECONDS": "1"}
     with celery_cluster(folder, changes=changes, **settings, **leases) as cluster:
@@ -63,9 +64,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     with _two_workers(tmp_path_factory.mktemp("celery")) as (cluster, workers):
         slow_job, killed, left = _at_work(cluster, workers)
         killed.kill()
-        leases = list(cluster.leases())
+        fence = cluster.fence_of(slow_job)
         wait_for(lambda: cluster.published() == QUICK_JOBS + 1, SECONDS)
-        return Story(killed, left, slow_job, leases, cluster.publications())
+        return Story(killed, left, slow_job, fence, cluster.publications())
 
 
 def test_two_workers_share_the_runs(story: Story) -> None:
@@ -76,15 +77,15 @@ def test_two_workers_share_the_runs(story: Story) -> None:
 
 @pytest.mark.guarantee("R6")
 def test_the_job_of_a_worker_that_is_killed_is_finished_by_the_other_one(story: Story) -> None:
-    assert story.leases_at_death == [story.slow_job]
-    assert story.publications[story.slow_job] == [(1, 2)]
-    assert "execute_job" in story.left.logged().rsplit("succeeded", 2)[-2]
+    assert story.fence_at_death is not None
+    [(_, fence)] = story.publications[story.slow_job]
+    assert fence > story.fence_at_death
 
 
 @pytest.mark.guarantee("R6")
 def test_every_job_is_published_once(story: Story) -> None:
     assert len(story.publications) == QUICK_JOBS + 1
-    assert {job_id for job_id, published in story.publications.items() if published != [(1, 1)]} == {story.slow_job}
+    assert [[version for version, _ in published] for published in story.publications.values()] == [[1]] * 9
 
 
 @pytest.mark.soak
@@ -100,12 +101,12 @@ def test_a_dead_run_leaves_its_slot_at_the_next_look_or_at_the_end_of_its_time_i
         _, busy, _ = _at_work(cluster, workers)
         busy.kill()
         wait_for(lambda: cluster.published() == QUICK_JOBS + 2, SECONDS)
-        assert cluster.runs_in("STARTED") == 1
+        wait_for(lambda: cluster.runs_in("STARTED") == 1, SECONDS)
         wait_for(lambda: cluster.runs_in("FAILURE") == 2, 2 * RUNTIME_SECONDS)
         assert cluster.runs_in("STARTED") == 0
 
 
 def _process_at_work(worker: Worker) -> int:
     """The process of a worker's only run."""
-    started = re.findall(r"Started process for run \(pid: (\d+)\)", worker.logged())
-    return int(started[-1])
+    at_work = re.findall(r"Executing steps in process \(pid: (\d+)\)", worker.logged())
+    return int(at_work[-1])

@@ -21,7 +21,12 @@ from ss_pipeline.telemetry.events import EVENTS
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
-PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "examples").glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    PROJECT_ROOT / "README.md",
+    *sorted((PROJECT_ROOT / "examples").glob("*.md")),
+    *sorted((PROJECT_ROOT / "deploy").rglob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
 
 SEED_IDS = (
     [f"S0.{n}" for n in range(1, 17)]
@@ -47,8 +52,8 @@ STATES = DONE | {"partly", "planned", "not taken"}
 CODE = re.compile(
     r"SS_ERROR|(SETTINGS|JOB|STORE|CLAIM|ARTIFACT|SUBMISSION|INPUT|PROFILE|DRAFT|DECISION|PUBLICATION|STACK|WEBSERVER|LAUNCHER)(_[A-Z]+)+"
 )
-NO_SETTINGS = {"SS_CORPUS", "SS_ERROR", "SS_JOB_STORE_REDIS_URL"}
-"""An environment variable of the tests, an error code, and the earlier system's name of a setting."""
+NO_SETTINGS = {"SS_CORPUS", "SS_HELM_SCHEMA", "SS_ERROR", "SS_JOB_STORE_REDIS_URL"}
+"""Environment variables of the tests, an error code, and the earlier system's name of a setting."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT_ROOT)))
 

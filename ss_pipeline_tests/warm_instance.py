@@ -150,12 +150,19 @@ class WarmInstance:
         return [process for _, process in self.folder.zygotes()]
 
     @contextmanager
-    def patience(self, *, seconds: int) -> Iterator[None]:
-        """The launcher with another `start_seconds`, after which the same zygotes are used."""
+    def options(self, **changes: Any) -> Iterator[None]:
+        """The launcher with other options for the length of the block."""
         before = self.launcher._options
-        self.launcher._options = replace(before, start_seconds=seconds)
+        self.launcher._options = replace(before, **changes)
         yield
         self.launcher._options = before
+
+    def rest(self) -> None:
+        """Ends all runs and zygotes; the next runs find the code as it was, and sleep again."""
+        self.wake_all()
+        assert Zygotes(self.folder).stop(seconds=PATIENCE_SECONDS)
+        (self.notes / "go").unlink()
+        shutil.copy(WARM_CODE, self.project)
 
     def threads_of(self, process: Process) -> list[str]:
         """The kernel's names of a process's threads."""

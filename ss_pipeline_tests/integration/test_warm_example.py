@@ -128,7 +128,7 @@ def test_the_example_knows_the_launcher_by_name_only() -> None:
     assert "ss_pipeline" not in (EXAMPLE / "orchard.py").read_text().split('"""', 2)[2]
 
 
-@pytest.mark.stack
+@pytest.mark.soak
 @pytest.mark.guarantee("F1", "F3", "F4", "R12")
 def test_queue_and_daemon_bear_the_death_of_a_run_of_the_zygote_and_of_the_daemon(orchard: Orchard) -> None:
     with orchard.workspace() as context:

@@ -23,8 +23,6 @@ from ss_pipeline.launcher.start import ZygoteStart
 from ss_pipeline.launcher.zygotes import Zygotes
 from ss_pipeline_tests.warm_instance import LOCATION, WarmInstance, wait_for, warm_instance
 
-pytestmark = pytest.mark.soak  # the launcher is not the default yet, and these take minutes: run by hand
-
 REPORTED_SECONDS = 2.0
 """From the end of a run's process to the run's failure, as promised."""
 PATIENCE = 5 if os.environ.get("PYTEST_XDIST_WORKER") else 2
@@ -38,6 +36,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmInstance]:
     files = {"location_paths": {LOCATION: str(folder)}}
     loader = {"module": "dagster._core.secrets.env_file", "class": "PerProjectEnvFileLoader", "config": files}
     with warm_instance(folder, settings={"secrets": {"custom": loader}}, environment={"OMP_NUM_THREADS": "3"}) as warm:
+        assert warm.ended(warm.launch("say_job")) == "SUCCESS"
         yield warm
 
 
@@ -52,7 +51,7 @@ def test_a_run_succeeds_and_all_its_events_are_there(warm: WarmInstance) -> None
     assert f"Started process for run (pid: {warm.record(run_id).process.pid})" in warm.messages(run_id)
 
 
-@pytest.mark.parametrize("job", ["count_in_process", "count"])
+@pytest.mark.parametrize("job", ["count_in_process", pytest.param("count", marks=pytest.mark.soak)])
 def test_assets_are_made_by_any_executor(warm: WarmInstance, job: str) -> None:
     run_id = warm.launch(job)
     assert warm.ended(run_id) == "SUCCESS"
@@ -235,6 +234,7 @@ def test_what_a_run_prints_and_logs_is_captured(warm: WarmInstance) -> None:
     assert texts[".out"] == "printed\n"
 
 
+@pytest.mark.soak
 def test_what_a_run_prints_outside_of_steps_goes_where_its_launcher_prints(warm: WarmInstance) -> None:
     program = (
         "import sys; from dagster import DagsterInstance\n"
@@ -253,7 +253,7 @@ def test_what_a_run_prints_outside_of_steps_goes_where_its_launcher_prints(warm:
 
 
 @pytest.mark.guarantee("R17")
-@pytest.mark.parametrize("launches", [100, pytest.param(500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("launches", [30, pytest.param(500, marks=pytest.mark.soak)])
 def test_nothing_grows_with_the_number_of_launches(warm: WarmInstance, launches: int) -> None:
     assert warm.ended(warm.launch("say_job")) == "SUCCESS"
     (zygote,) = warm.zygotes()
@@ -290,10 +290,11 @@ def test_a_launch_beyond_the_cap_waits_for_a_place(tmp_path: Path) -> None:
         assert warm.run(third).status == dg.DagsterRunStatus.NOT_STARTED
 
 
+@pytest.mark.soak
 def test_a_refused_launch_is_an_error_after_which_the_queue_tries_again(tmp_path: Path) -> None:
     with warm_instance(tmp_path, max_children=1) as warm:
         warm.asleep()
-        with warm.patience(seconds=1), pytest.raises(DagsterUserCodeUnreachableError, match="max_concurrent_runs"):
+        with warm.options(start_seconds=1), pytest.raises(DagsterUserCodeUnreachableError, match="max_concurrent_runs"):
             warm.launch("say_job")
 
 
@@ -318,7 +319,6 @@ def test_a_message_that_is_none_is_answered_and_nothing_else_happens(warm: WarmI
         connection.sendall(sent)
         answer = json.loads(connection.makefile().readline())
     assert (answer["verb"], answer["code"]) == ("refused", "LAUNCHER_PROTOCOL")
-    assert warm.ended(warm.launch("say_job")) == "SUCCESS"
     assert len(warm.zygotes()) == 1
 
 

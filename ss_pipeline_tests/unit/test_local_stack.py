@@ -17,6 +17,7 @@ import pytest
 
 from ss_pipeline import local_stack
 from ss_pipeline.errors import StackError
+from ss_pipeline.launcher import folder
 from ss_pipeline.local_stack import StackHome
 from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.stacks import free_port
@@ -63,6 +64,10 @@ def _wait_for_file(path: Path) -> str:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return path.read_text()
+
+
+def test_the_launcher_is_looked_for_where_it_keeps_its_things() -> None:
+    assert local_stack.LAUNCHER_FOLDER == folder.NAME
 
 
 def test_the_project_is_this_folder_or_the_one_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from ss_pipeline import wiring
 from ss_pipeline.defs.assets import job_pipeline
 from ss_pipeline.defs.backlog import backlog
 from ss_pipeline.defs.io_manager import build_io_manager
@@ -22,7 +23,11 @@ def build_definitions(settings: Settings, *, overrides: Mapping[str, object] | N
 
     Args:
         overrides: Resources that replace the built ones by name (`parts`, `work`, `io_manager`): tests swap parts.
+
+    Raises:
+        SettingsError: drafting is set up in a way that could only fail at the first job.
     """
+    wiring.import_drafters(settings)
     resources: dict[str, object] = {**build_resources(settings), "io_manager": build_io_manager()}
     return dg.Definitions(
         assets=[job_pipeline, backlog],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, PositiveFloat, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
@@ -103,7 +103,49 @@ class Settings(BaseSettings):
     profile_memory_mb: int = Field(1_024, ge=64, description="Memory the reading child may take beyond its parent's.")
 
     review_policy: Literal["auto", "always"] = Field(
-        "auto", description="`auto` confirms drafts in which nothing blocks; `always` leaves each to a person."
+        "auto",
+        description="`auto` confirms drafts in which nothing blocks; `always` leaves each to a person. A tenant "
+        "may have its own in `SS_TENANTS_FILE`.",
+    )
+
+    tenants_file: Path | None = Field(
+        None, description="Policies of tenants and providers beyond these settings, as TOML; see docs/drafting.md."
+    )
+    llm_provider: str = Field(
+        "stub", description="Who drafts: `stub` (rules), `openai`, `claude`, `qwen`, or one of `SS_TENANTS_FILE`."
+    )
+    llm_model: str | None = Field(None, description="The provider's model; there is no default.")
+    llm_base_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="Where the provider is, for a server of one's own: `http://127.0.0.1:8080/v1`.",
+    )
+    llm_api_keys: dict[str, SecretStr] = Field({}, description='Keys by provider, as JSON: `{"openai": "…"}`.')
+    llm_temperature: float | None = Field(None, ge=0, le=2, description="Default: the model's own.")
+    llm_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long one call may take.")
+    llm_max_retries: int = Field(3, ge=1, le=10, description="Most calls for a question, the first one included.")
+    llm_deadline_seconds: PositiveFloat = Field(
+        60.0, description="How long all calls for a question and the pauses between them may take."
+    )
+    llm_max_prompt_bytes: int = Field(
+        80_000, ge=10_000, description="Most bytes of requirement and profile in a prompt; columns beyond are left out."
+    )
+    llm_prices: dict[str, Price] = Field(
+        {},
+        description="Prices for a million tokens, by model or provider, as JSON: "
+        '`{"openai/gpt-4o-mini": {"input": 0.15, "output": 0.6}}`.',
+    )
+    llm_unknown_policy: Literal["ask_again", "fail"] = Field(
+        "ask_again",
+        description="What becomes of a question that was sent and never answered, and may have been billed.",
+    )
+    llm_unknown_max: int = Field(
+        3, ge=0, description="So many unknown outcomes of one question are borne with `ask_again`; then it fails."
+    )
+    installation_secret: SecretStr | None = Field(
+        None,
+        description="Makes the marks around the data in prompts unguessable; default: made once and kept in "
+        "`<data_dir>/installation.secret`. The same for all machines of an installation.",
     )
 
     @model_validator(mode="after")
@@ -193,3 +235,5 @@ def _named(fault: "ErrorDetails") -> SettingsError:
     field = str(fault["loc"][0])
     code = "JOB_STORE_BACKEND_UNSUPPORTED" if field in {"job_store_backend", "job_store_mirror"} else None
     return SettingsError(f"SS_{field.upper()}={fault['input']!r}: {fault['msg']}", code=code)
+    if field == "llm_api_keys":
+        return SettingsError(f"SS_LLM_API_KEYS: {fault['msg']}")

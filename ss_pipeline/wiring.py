@@ -13,6 +13,8 @@ from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock, SystemClock
 from ss_pipeline.errors import SettingsError
 from ss_pipeline.jobs.fairness import FairnessRules
+from ss_pipeline.llm.fences import installation_secret
+from ss_pipeline.llm.policies import LLMConfig, Policies, check_policies, load_policies
 from ss_pipeline.settings import BackendName, Settings
 from ss_pipeline.stages.claiming import ClaimRules
 from ss_pipeline.stages.intake.stage import IntakeLimits
@@ -26,6 +28,7 @@ from ss_pipeline.store.syncing import NamedBackend
 
 if TYPE_CHECKING:
     from ss_pipeline.job_run import WorkParts
+    from ss_pipeline.llm.base import LLMClient
 
 
 _MIRROR_PATIENCE: Final = 1.0
@@ -46,6 +49,7 @@ class Parts:
     inbox: Path
     intake_limits: IntakeLimits
     claim_rules: ClaimRules
+    policies: Policies
 
     def close(self) -> None:
         """Lets go of files and connections."""
@@ -67,6 +71,7 @@ def light_parts(settings: Settings) -> Parts:
             incomplete_after_seconds=settings.inbox_incomplete_after_seconds,
         ),
         claim_rules=_claim_rules(settings),
+        policies=checked_policies(settings),
     )
 
 
@@ -83,14 +88,13 @@ def _claim_rules(settings: Settings) -> ClaimRules:
 def work_parts(parts: Parts) -> "WorkParts":
     """What a run works with."""
     from ss_pipeline.job_run import WorkParts
-    from ss_pipeline.llm.rules.client import RuleDrafter
     from ss_pipeline.stages.profiling.stage import ProfileLimits
 
     settings = parts.settings
     return WorkParts(
         jobs=parts.jobs,
         artifacts=parts.artifacts,
-        client=RuleDrafter(),
+        client=_drafter(parts),
         clock=parts.clock,
         profile_limits=ProfileLimits(
             max_bytes=settings.input_max_bytes,
@@ -104,6 +108,66 @@ def work_parts(parts: Parts) -> "WorkParts":
         lease_seconds=settings.claim_lease_seconds,
         heartbeat_seconds=settings.claim_heartbeat_seconds,
         max_attempts=settings.claim_max_attempts,
+        tenant_reviews={tenant: policy.review for tenant, policy in parts.policies.tenants.items() if policy.review},
+    )
+
+
+def checked_policies(settings: Settings) -> Policies:
+    """Who drafts for whom.
+
+    Raises:
+        SettingsError: the tenants' file cannot be used, a provider is unknown, or its model or key is missing.
+    """
+    default = LLMConfig(
+        provider=settings.llm_provider,
+        model=settings.llm_model,
+        temperature=settings.llm_temperature,
+        timeout_seconds=settings.llm_timeout_seconds,
+        max_retries=settings.llm_max_retries,
+    )
+    policies = load_policies(settings.tenants_file, default=default, base_url=settings.llm_base_url)
+    check_policies(policies, keys=settings.llm_api_keys)
+    return policies
+
+
+def import_drafters(settings: Settings) -> None:
+    """Imports what drafting needs under these settings, where all runs will be forked from.
+
+    Raises:
+        SettingsError: as `checked_policies`; or a package is missing.
+    """
+    if kinds := checked_policies(settings).kinds():
+        from ss_pipeline.llm.choosing import import_sdk
+
+        for kind in kinds:
+            import_sdk(kind)
+
+
+def _drafter(parts: Parts) -> "LLMClient":
+    settings = parts.settings
+    if not any(parts.policies.all_models()):
+        from ss_pipeline.llm.rules.client import RuleDrafter
+
+        return RuleDrafter()
+    from ss_pipeline.llm.choosing import DrafterParts, drafter_of
+    from ss_pipeline.llm.ledger import LedgerRules
+    from ss_pipeline.llm.prices import PriceTable
+    from ss_pipeline.stages.drafting.stage import check_answer
+
+    return drafter_of(
+        DrafterParts(
+            policies=parts.policies,
+            documents=parts.jobs.backend,
+            artifacts=parts.artifacts,
+            clock=parts.clock,
+            keys=settings.llm_api_keys,
+            secret=installation_secret(settings.data_dir, given=settings.installation_secret),
+            check=check_answer,
+            prices=PriceTable(settings.llm_prices),
+            ledger_rules=LedgerRules(unknown_policy=settings.llm_unknown_policy, max_unknowns=settings.llm_unknown_max),
+            max_prompt_bytes=settings.llm_max_prompt_bytes,
+            deadline_seconds=settings.llm_deadline_seconds,
+        )
     )
 
 

@@ -88,6 +88,27 @@ class DraftAnswer(BaseModel):
         return list(dict.fromkeys(name for name in named if name))
 
 
+class DraftOrigin(BaseModel):
+    """How a draft came about where language models were asked; none of it differs when the same answers are read again.
+
+    Args:
+        asked: Who was asked, in turn: `openai/<model>`.
+        ledger_keys: The questions' keys in the ledger, in the order asked.
+        fallback_code: Why none of their answers was taken and rules drafted instead; None where one was.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    asked: list[str]
+    prompt_versions: list[str] = []
+    ledger_keys: list[str] = []
+    input_tokens: int = 0
+    output_tokens: int = 0
+    columns_shown: int = 0
+    fallback_code: str | None = None
+    fallback_reason: str | None = None
+
+
 class Draft(BaseModel):
     """The draft as the job document keeps it."""
 
@@ -122,7 +143,9 @@ class Draft(BaseModel):
     method: str | None = None
     revision: int = Field(default=1, ge=1)
     drafter: str | None = None
-    """Who drafted it: `rules/1`, later `openai/<model>`; None for imported drafts."""
+    """Who drafted it: `rules/1`, `openai/<model>`; None for imported drafts."""
+    origin: DraftOrigin | None = Field(default=None, exclude_if=lambda origin: origin is None)
+    """Which models were asked. Left out where none was: the hash of drafts made before there were models stays."""
 
     @property
     def sha256(self) -> str:

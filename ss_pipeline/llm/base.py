@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from ss_pipeline.jobs.drafts import DraftAnswer
+from ss_pipeline.jobs.drafts import DraftAnswer, DraftOrigin
 from ss_pipeline.jobs.profiles import JobProfile
 
 
@@ -24,6 +24,20 @@ class DraftRequest:
     profile: JobProfile
 
 
+@dataclass(frozen=True)
+class Drafted:
+    """An answer, and whose it is.
+
+    Args:
+        drafter: Who answered: `rules/1`, `openai/<model>`.
+        origin: Which models were asked; None where none was.
+    """
+
+    answer: DraftAnswer
+    drafter: str
+    origin: DraftOrigin | None = None
+
+
 class LLMClient(ABC):
     """Answers a drafting request."""
 
@@ -39,3 +53,12 @@ class LLMClient(ABC):
         Raises:
             DraftError: no answer that fits the schema could be had.
         """
+
+    async def draft(self, request: DraftRequest) -> Drafted:
+        """The draft and whose it is: a drafter that lets another one answer says so here.
+
+        Raises:
+            DraftError: as `draft_preview`.
+            LLMError: a model was asked, none answered, and nobody may stand in for it.
+        """
+        return Drafted(await self.draft_preview(request), drafter=self.name)

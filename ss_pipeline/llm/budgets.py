@@ -169,7 +169,7 @@ class BudgetedModel(LanguageModel):
     def _taken(self, completion: Completion, question: Question) -> Amount:
         """What the calls took: the most it can be for those that were not answered or not counted."""
         most = self._most(question)
-        uncounted = sum([most] * completion.unknown_calls, Amount())
+        uncounted = sum([most] * completion.unknowns, Amount())
         tokens = completion.usage.input_tokens + completion.usage.output_tokens
         if tokens == 0:
             return uncounted + most

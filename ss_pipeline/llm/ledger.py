@@ -225,7 +225,7 @@ class LedgeredModel(LanguageModel):
             seconds=round(completion.seconds, 3),
             calls=completion.calls,
         )
-        unknowns = asking.record.unknowns + completion.unknown_calls
+        unknowns = asking.record.unknowns + completion.unknowns
         self._settle(asking, state="settled", answer=answer, unknowns=unknowns)
         self._ended(asking.key, asking.lease)
         emit(

@@ -83,7 +83,6 @@ class Completion:
         seconds: How long the call took.
         calls: Calls that were made for it; 0 where the answer was on record.
         unknowns: Of these, calls that were sent and never answered: each may have been billed, too.
-        unknown_calls: Those of them that were sent and never answered: they may have been billed, too.
     """
 
     text: str
@@ -94,7 +93,6 @@ class Completion:
     seconds: float = 0.0
     calls: int = 1
     unknowns: int = 0
-    unknown_calls: int = 0
 
 
 class LanguageModel(ABC):

@@ -147,7 +147,7 @@ async def test_what_was_not_billed_is_given_back_and_what_may_have_been_is_spent
 @pytest.mark.parametrize(
     ("completion", "spent"),
     [
-        (Completion("yes", "stop", "m", Usage(20, 10), calls=3, unknown_calls=2), 2 * MOST + 30),
+        (Completion("yes", "stop", "m", Usage(20, 10), calls=3, unknowns=2), 2 * MOST + 30),
         (Completion("yes", "stop", "m", Usage()), MOST),
     ],
     ids=["calls that nobody answered", "a provider that counts nothing"],

@@ -5,14 +5,15 @@ who may confirm it is the decision stage's.
 """
 
 import logging
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from ss_pipeline.clock import Clock
-from ss_pipeline.errors import DraftError
+from ss_pipeline.errors import DraftError, LLMError
 from ss_pipeline.jobs.drafts import Draft, DraftAnswer, OpenUnknown, draft_id
 from ss_pipeline.jobs.model import Job
 from ss_pipeline.jobs.profiles import ColumnProfile, DatasetProfile, JobProfile
-from ss_pipeline.llm.base import DraftRequest, LLMClient
+from ss_pipeline.llm.base import Drafted, DraftRequest, LLMClient
 from ss_pipeline.telemetry.events import emit
 
 DRAFT_PREVIEW_SCHEMA_VERSION: Final = 2
@@ -27,10 +28,11 @@ async def draft_job(job: Job, *, profile: JobProfile, client: LLMClient, clock: 
     Raises:
         DraftError: DRAFT_REQUIREMENT_MISSING; DRAFT_UNKNOWN_COLUMN or DRAFT_INVALID, naming the column;
             or what the drafter itself raises.
+        LLMError: what the drafter itself raises.
     """
     try:
-        answer = await _checked_answer(job, profile=profile, client=client)
-    except DraftError as error:
+        drafted = await _checked(job, profile=profile, client=client)
+    except (DraftError, LLMError) as error:
         emit(
             "SS_DRAFT_REFUSED",
             level=logging.WARNING,
@@ -40,20 +42,20 @@ async def draft_job(job: Job, *, profile: JobProfile, client: LLMClient, clock: 
             code=error.error_code,
         )
         raise
-    draft = _draft(answer, job=job, profile=profile, drafter=client.name, created_at=clock.timestamp())
+    draft = _draft(drafted, job=job, profile=profile, created_at=clock.timestamp())
     emit(
         "SS_DRAFT_CREATED",
         job_id=job.job_id,
         tenant_id=job.tenant_id,
         draft_id=draft.draft_id,
-        drafter=client.name,
+        drafter=drafted.drafter,
         revision=draft.revision,
         decision=draft.decision,
     )
     return draft
 
 
-async def _checked_answer(job: Job, *, profile: JobProfile, client: LLMClient) -> DraftAnswer:
+async def _checked(job: Job, *, profile: JobProfile, client: LLMClient) -> Drafted:
     requirement = (job.requirement or "").strip()
     if not requirement:
         raise DraftError(
@@ -64,9 +66,10 @@ async def _checked_answer(job: Job, *, profile: JobProfile, client: LLMClient) -
     request = DraftRequest(
         job_id=job.job_id, tenant_id=job.tenant_id, requirement=requirement, language=job.language, profile=profile
     )
-    answer = _with_open_roles(await client.draft_preview(request))
+    drafted = await client.draft(request)
+    answer = _with_open_roles(drafted.answer)
     check_answer(answer, profile)
-    return answer
+    return replace(drafted, answer=answer)
 
 
 def check_answer(answer: DraftAnswer, profile: JobProfile) -> None:
@@ -106,7 +109,8 @@ def _with_open_roles(answer: DraftAnswer) -> DraftAnswer:
     return answer.model_copy(update={"open_unknowns": [*answer.open_unknowns, *added]}) if added else answer
 
 
-def _draft(answer: DraftAnswer, *, job: Job, profile: JobProfile, drafter: str, created_at: str) -> Draft:
+def _draft(drafted: Drafted, *, job: Job, profile: JobProfile, created_at: str) -> Draft:
+    answer = drafted.answer
     draft = Draft(
         text=answer.draft_text,
         created_at=created_at,
@@ -127,7 +131,8 @@ def _draft(answer: DraftAnswer, *, job: Job, profile: JobProfile, drafter: str, 
         data_quality_warnings=[warning for dataset in profile.datasets for warning in dataset.warnings],
         method=answer.method,
         revision=job.draft.revision + 1 if job.draft else 1,
-        drafter=drafter,
+        drafter=drafted.drafter,
+        origin=drafted.origin,
         **_columns_listed(answer, profile),
     )
     return draft if draft.needs_answers() else draft.model_copy(update={"decision": "auto_freeze"})

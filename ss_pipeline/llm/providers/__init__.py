@@ -1,0 +1,1 @@
+"""Language models over their vendors' SDKs, each imported only where it is configured."""

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
 from ss_pipeline.jobs.model import PriorityClass
+from ss_pipeline.llm.prices import Price
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -233,7 +234,7 @@ def _named(fault: "ErrorDetails") -> SettingsError:
     if not fault["loc"]:  # several settings that do not go together: the message names them
         return SettingsError(fault["msg"].removeprefix("Value error, "))
     field = str(fault["loc"][0])
-    code = "JOB_STORE_BACKEND_UNSUPPORTED" if field in {"job_store_backend", "job_store_mirror"} else None
-    return SettingsError(f"SS_{field.upper()}={fault['input']!r}: {fault['msg']}", code=code)
     if field == "llm_api_keys":
         return SettingsError(f"SS_LLM_API_KEYS: {fault['msg']}")
+    code = "JOB_STORE_BACKEND_UNSUPPORTED" if field in {"job_store_backend", "job_store_mirror"} else None
+    return SettingsError(f"SS_{field.upper()}={fault['input']!r}: {fault['msg']}", code=code)

@@ -22,6 +22,7 @@ DESCRIPTIONS: Final[dict[How, str]] = {
     "warm": "warm launcher, one job a run",
     "claims": "warm launcher, claims of 25",
 }
+STAGES: Final[tuple[Stages, ...]] = ("trivial", "real")
 STORAGES: Final[dict[Storage, str]] = {"sqlite": "SQLite and files", "postgres": "PostgreSQL"}
 SLOTS: Final[dict[Storage, int]] = {"sqlite": 4, "postgres": 12}
 """Runs at once, as dagster.yaml and deploy/dagster.postgres.yaml have them."""
@@ -83,7 +84,7 @@ class Way:
 
 def all_ways() -> Iterator[Way]:
     """Every way, those next to each other that are compared: by storage, then by stages."""
-    for storage, stages in product(STORAGES, ("trivial", "real")):
+    for storage, stages in product(STORAGES, STAGES):
         for how, jobs in _JOBS.items():
             yield Way(how, storage, stages, jobs)
         if (storage, stages) == ("sqlite", "trivial"):

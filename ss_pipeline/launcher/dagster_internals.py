@@ -39,6 +39,8 @@ from dagster._utils.interrupts import capture_interrupts
 from dagster._utils.path import is_likely_venv_executable
 from dagster_shared.error import SerializableErrorInfo
 
+from ss_pipeline.launcher.sqlite_connections import SqliteConnections
+
 __all__ = [
     "CheckRunHealthResult", "ConfigurableClass", "ConfigurableClassData", "DagsterInstance", "DagsterLaunchFailedError",
     "DagsterRun", "DagsterUserCodeUnreachableError", "DefaultRunLauncher", "LaunchRunContext", "RunLauncher",
@@ -275,9 +277,7 @@ def execute_run(run_id: str, *, instance: str, repository: ReconstructableReposi
 
     What Dagster raises it has written to the run's log before; only what it could not write goes to standard error.
     """
-    with opened(instance) as found:
-        if pooled:
-            pool_connections(found)
+    with opened(instance) as found, kept_connections(found) if pooled else contextlib.nullcontext():
         run = found.get_run_by_id(run_id)
         if run is None or _ended_early(found, run):
             return True
@@ -304,6 +304,19 @@ def _ended_early(instance: DagsterInstance, run: DagsterRun) -> bool:
 def _is_finished(instance: DagsterInstance, run_id: str) -> bool:
     run = instance.get_run_by_id(run_id)
     return run is None or run.is_finished
+
+
+@contextlib.contextmanager
+def kept_connections(instance: DagsterInstance) -> Iterator[None]:
+    """Keeps the connections to the instance's databases open between statements, to the end of the block."""
+    sqlite = SqliteConnections.keep(instance)
+    if sqlite is None:
+        pool_connections(instance)
+    try:
+        yield
+    finally:
+        if sqlite is not None:
+            sqlite.close()
 
 
 def pool_connections(instance: DagsterInstance) -> bool:

@@ -26,8 +26,8 @@ _DESCRIPTIONS: Final = {
     "preload": "Modules to import before the code location: what its ops import late, each run would import anew.",
     "watch": "Patterns of files besides Python modules that the code location reads when it is imported, relative to"
     " the folder Dagster runs in. A change replaces the zygote, as a change of a module does.",
-    "pooled_connections": "On PostgreSQL storage, keep connections open for the length of a run. Without it"
-    " dagster-postgres opens a new one for each statement.",
+    "pooled_connections": "Keep the connections to Dagster's databases (PostgreSQL, or SQLite's files) open, in a run"
+    " for its length and in the process that launches. Without it Dagster opens a new one for each statement.",
     "fallback": "Use the default launcher where no warm one can be had (no fork, code on another machine, the zygote"
     " does not start). false: such runs fail.",
 }

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -58,6 +59,8 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
         self._options = options or LauncherOptions()
         self._default = dagster_internals.new_default_launcher()
         self._mutex = threading.Lock()
+        self._connections = ExitStack()
+        self._keeps_connections = False
         self._zygotes: Zygotes | None = None
         self._unusable: dict[str, tuple[float, str]] = {}
         self._said: set[tuple[str | None, str]] = set()
@@ -98,10 +101,18 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 where `max_user_code_failure_retries` allows.
         """
         _show_events()
+        self._keep_connections()
         code = self._warm_code(context.dagster_run)
         reason = code if isinstance(code, str) else self._launch_warm(context.dagster_run, code)
         if reason is not None:
             self._fall_back(context, reason)
+
+    def _keep_connections(self) -> None:
+        """Also this process works on the instance's databases for every run: it keeps its connections from now on."""
+        with self._mutex:
+            if self._options.pooled_connections and not self._keeps_connections:
+                self._connections.enter_context(dagster_internals.kept_connections(self._instance))
+                self._keeps_connections = True
 
     def _warm_code(self, run: dg.DagsterRun) -> CodeHere | str:
         """Where the run's code is, or why the run goes to the default launcher without a try."""
@@ -250,6 +261,9 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
     def dispose(self) -> None:
         """Zygotes stay: they serve the next daemon, or end by themselves (idle_seconds)."""
         self._default.dispose()
+        with self._mutex:
+            self._connections.close()
+            self._keeps_connections = False
 
     def _folder(self) -> LauncherFolder:
         return LauncherFolder.of(self._instance.root_directory)

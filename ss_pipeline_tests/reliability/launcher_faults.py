@@ -33,8 +33,12 @@ from ss_pipeline_tests.conftest import PROJECT_ROOT
 from ss_pipeline_tests.pipeline import Pipeline, wages_csv
 from ss_pipeline_tests.stacks import wait_for
 
-SCALED: Final = {"SS_CLAIM_LEASE_SECONDS": "3", "SS_CLAIM_HEARTBEAT_SECONDS": "1"}
-"""Leases of a twentieth of their length: the ratio to the heartbeat is the promise."""
+SCALED: Final = {
+    "SS_CLAIM_LEASE_SECONDS": "3",
+    "SS_CLAIM_HEARTBEAT_SECONDS": "1",
+    "SS_CLAIM_RESERVE_SECONDS": "30",
+}
+"""Leases and reservations of a twentieth of their length: the ratio to the heartbeat is the promise."""
 VICTIMS: Final = ("child", "zygote", "daemon", "code server", "everything")
 RUN_KEY: Final = "dagster/run_key"
 STARTED: Final = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])

@@ -87,7 +87,7 @@ def test_a_lease_of_its_real_length_is_taken_up_within_its_time_and_a_tick(tmp_p
 
 @pytest.mark.soak
 @pytest.mark.guarantee("F3", "R11")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["SIGKILL", "SIGINT"])
 def test_a_sensor_daemon_that_dies_at_any_of_its_points_loses_no_job_and_doubles_no_run(
     number: signal.Signals, tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """What Dagster costs beside the bare work, side by side in one run on this machine.
 
-    python -m ss_pipeline.bench pipeline [--only WAY,…] [--jobs N] [--output FILE]
+    python -m ss_pipeline.bench pipeline [--only WAY,…] [--jobs N] [--slots N] [--output FILE]
 
 What lives here: the order of the measurements, what is said of the machine, the tables on the terminal. What a way is
 made of is ways.py, how it is measured bare.py and stack.py, the page report.py.
@@ -33,7 +33,8 @@ _PACKAGES: Final = ("dagster", "dagster-postgres", "pandas", "matplotlib", "pyda
 def measure(arguments: Sequence[str]) -> None:
     """Measures the ways that are asked for, prints them, and writes them to a file if wanted."""
     asked = _parser().parse_args(arguments)
-    ways = selected(all_ways(), [name for name in asked.only.split(",") if name], jobs=asked.jobs)
+    patterns = [name for name in asked.only.split(",") if name]
+    ways = selected(all_ways(), patterns, jobs=asked.jobs, slots=asked.slots)
     command = " ".join(["python -m ss_pipeline.bench pipeline", *arguments])
     measurement = measured(ways, command=command)
     show(measurement)
@@ -108,5 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ss_pipeline.bench pipeline", description=measure.__doc__)
     parser.add_argument("--only", default="", help="ways by the beginning of their names: warm-sqlite,bare,*-real")
     parser.add_argument("--jobs", type=int, help="jobs of each way; default: 6 to 500, by how long one takes")
+    parser.add_argument("--slots", type=int, help="runs at once; default: what the project's instances have")
     parser.add_argument("--output", type=Path, help="a JSON file for the figures; `report FILE` makes the page of it")
     return parser

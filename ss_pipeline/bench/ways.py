@@ -40,6 +40,7 @@ class Way:
     """One way of doing `jobs` jobs.
 
     Args:
+        slots: Runs at once.
         live_keys: Partition keys of other jobs that the set holds all the while.
     """
 
@@ -47,6 +48,7 @@ class Way:
     storage: Storage
     stages: Stages
     jobs: int
+    slots: int
     live_keys: int = 0
 
     @property
@@ -76,23 +78,20 @@ class Way:
         """The most jobs of one run."""
         return LARGEST_CLAIM if self.how == "claims" else 1
 
-    @property
-    def slots(self) -> int:
-        """Runs at once."""
-        return SLOTS[self.storage]
-
 
 def all_ways() -> Iterator[Way]:
     """Every way, those next to each other that are compared: by storage, then by stages."""
     for storage, stages in product(STORAGES, STAGES):
         for how, jobs in _JOBS.items():
-            yield Way(how, storage, stages, jobs)
+            yield Way(how, storage, stages, jobs, SLOTS[storage])
         if (storage, stages) == ("sqlite", "trivial"):
-            yield Way("warm", storage, stages, _JOBS["warm"], live_keys=LIVE_KEYS)
+            yield Way("warm", storage, stages, _JOBS["warm"], SLOTS[storage], live_keys=LIVE_KEYS)
 
 
-def selected(ways: Iterable[Way], patterns: Sequence[str], *, jobs: int | None = None) -> list[Way]:
-    """The ways whose names begin with one of the patterns (`*` stands for anything), with so many jobs if given.
+def selected(
+    ways: Iterable[Way], patterns: Sequence[str], *, jobs: int | None = None, slots: int | None = None
+) -> list[Way]:
+    """The ways whose names begin with one of the patterns (`*` stands for anything), with other numbers if given.
 
     Raises:
         SystemExit: a pattern selects none.
@@ -102,4 +101,4 @@ def selected(ways: Iterable[Way], patterns: Sequence[str], *, jobs: int | None =
         if not any(fnmatchcase(way.name, f"{pattern}*") for way in found):
             raise SystemExit(f"bench: no way is named {pattern}; there are {', '.join(way.name for way in found)}")
     chosen = [way for way in found if not patterns or any(fnmatchcase(way.name, f"{p}*") for p in patterns)]
-    return [replace(way, jobs=jobs) for way in chosen] if jobs else chosen
+    return [replace(way, jobs=jobs or way.jobs, slots=slots or way.slots) for way in chosen]

@@ -20,7 +20,7 @@ from ss_pipeline.bench.meter import Meter
 from ss_pipeline.bench.plot import speed_plot
 from ss_pipeline.bench.stack import instance_of, measure_stack
 from ss_pipeline.bench.targets import TARGETS, verdicts
-from ss_pipeline.bench.ways import How, Way, all_ways, selected
+from ss_pipeline.bench.ways import SLOTS, How, Storage, Way, all_ways, selected
 from ss_pipeline.bench.workload import expect, hand_in, published, take_all_in
 from ss_pipeline.claim_run import work_off
 from ss_pipeline.local_servers import PostgresServer
@@ -32,7 +32,7 @@ BURN = "import time; end = time.process_time() + {}\nwhile time.process_time() <
 
 
 def figures_of(how: How, *, jobs: int = 10, cpu: float = 1.0, wall: float = 60.0) -> Figures:
-    return Figures(way=Way(how, "sqlite", "trivial", jobs), wall_seconds=wall, cpu_seconds=cpu)
+    return Figures(way=Way(how, "sqlite", "trivial", jobs, 4), wall_seconds=wall, cpu_seconds=cpu)
 
 
 def a_measurement(*figures: Figures) -> Measurement:
@@ -60,13 +60,13 @@ def test_every_way_has_a_name_of_its_own_and_every_target_a_way() -> None:
 
 
 def test_ways_are_selected_by_the_beginning_of_their_names_or_a_pattern() -> None:
-    chosen = selected(all_ways(), ["warm-sqlite-trivial", "*-postgres-real"], jobs=7)
+    chosen = selected(all_ways(), ["warm-sqlite-trivial", "*-postgres-real"], jobs=7, slots=6)
     assert [way.name for way in chosen] == [
         "warm-sqlite-trivial",
         "warm-sqlite-trivial-5000-keys",
         *(f"{how}-postgres-real" for how in ("bare-loop", "bare-pool", "usual", "default", "warm", "claims")),
     ]
-    assert {way.jobs for way in chosen} == {7}
+    assert {(way.jobs, way.slots) for way in chosen} == {(7, 6)}
 
 
 def test_a_way_that_is_not_there_is_named() -> None:
@@ -83,11 +83,19 @@ def test_a_benchmark_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_the_instances_differ_in_what_is_compared_and_in_nothing_else() -> None:
     given = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8"))
     warm, default, usual = (
-        instance_of(Way(how, "sqlite", "real", 1), given, None) for how in ("warm", "default", "usual")
+        instance_of(Way(how, "sqlite", "real", 1, 4), given, None) for how in ("warm", "default", "usual")
     )
     assert warm["run_launcher"]["class"] == "WarmRunLauncher"
     assert {name: value for name, value in warm.items() if name != "run_launcher"} == default
     assert {name: value for name, value in default.items() if name != "run_queue"} == usual
+
+
+@pytest.mark.parametrize(
+    ("storage", "file"), [("sqlite", "dagster.yaml"), ("postgres", "deploy/dagster.postgres.yaml")]
+)
+def test_as_many_runs_at_once_are_measured_as_the_project_s_instances_allow(storage: Storage, file: str) -> None:
+    given = yaml.safe_load((PROJECT_ROOT / file).read_text(encoding="utf-8"))
+    assert SLOTS[storage] == given["concurrency"]["runs"]["max_concurrent_runs"]
 
 
 # --- figures
@@ -178,15 +186,15 @@ def test_trivial_stages_leave_a_published_job_that_passes_every_check(tmp_path: 
 
 @pytest.mark.parametrize("how", ["bare-loop", "bare-pool"])
 def test_bare_work_is_measured_for_both_kinds_of_stages(how: How, tmp_path: Path) -> None:
-    cheap = measure_bare(Way(how, "sqlite", "trivial", 3), tmp_path / "cheap")
-    dear = measure_bare(Way(how, "sqlite", "real", 3), tmp_path / "dear")
+    cheap = measure_bare(Way(how, "sqlite", "trivial", 3, 1), tmp_path / "cheap")
+    dear = measure_bare(Way(how, "sqlite", "real", 3, 1), tmp_path / "dear")
     assert 0 < cheap.cpu_per_job < dear.cpu_per_job
     assert dear.per_minute > 0
 
 
 def test_bare_work_on_postgresql_counts_its_server(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    figures = measure_bare(Way("bare-loop", "postgres", "trivial", 2), tmp_path)
+    figures = measure_bare(Way("bare-loop", "postgres", "trivial", 2, 1), tmp_path)
     assert figures.cpu_per_job > 0
     with PostgresServer(tmp_path / "server") as server:  # the same server again
         assert server.pid in Meter([os.getpid()]).living()
@@ -200,7 +208,7 @@ def test_a_way_that_loses_jobs_gives_no_figure() -> None:
 @pytest.mark.stack
 def test_a_way_through_the_engine_is_measured_job_by_job(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    figures = measure_stack(Way("warm", "sqlite", "trivial", 4, live_keys=10), tmp_path)
+    figures = measure_stack(Way("warm", "sqlite", "trivial", 4, 4, live_keys=10), tmp_path)
     assert figures.runs == 4
     assert figures.cpu_per_job > 0
     assert figures.peak_megabytes is not None

@@ -161,7 +161,7 @@ class _MigrationScripts(ScriptDirectory):
 
 def read_migrations_once() -> None:
     """Lets this process and its children read the migration scripts of a storage when they first open it, not again."""
-    sql.ScriptDirectory = _MigrationScripts  # type: ignore[misc]
+    sql.ScriptDirectory = _MigrationScripts  # type: ignore[attr-defined]
 
 
 class ReconstructableRepository(_ReconstructableRepository):

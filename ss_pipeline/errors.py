@@ -377,11 +377,19 @@ class LLMUnavailableError(LLMError):
 
 
 class LLMOutcomeUnknownError(LLMError):
-    """A question was sent and no answer came; the provider may have answered and billed it."""
+    """A question was sent and no answer came; the provider may have answered and billed it.
+
+    Args:
+        calls: How often.
+    """
 
     code = "LLM_OUTCOME_UNKNOWN"
     retryable = True
     advice = "The call stands in the ledger as unknown; SS_LLM_UNKNOWN_POLICY says whether it is asked again."
+
+    def __init__(self, message: str, *, calls: int = 1) -> None:
+        super().__init__(message)
+        self.calls = calls
 
 
 class LLMRefusedError(LLMError):

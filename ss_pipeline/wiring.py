@@ -164,7 +164,12 @@ def _drafter(parts: Parts) -> "LLMClient":
             secret=installation_secret(settings.data_dir, given=settings.installation_secret),
             check=check_answer,
             prices=PriceTable(settings.llm_prices),
-            ledger_rules=LedgerRules(unknown_policy=settings.llm_unknown_policy, max_unknowns=settings.llm_unknown_max),
+            ledger_rules=LedgerRules(
+                unknown_policy=settings.llm_unknown_policy,
+                max_unknowns=settings.llm_unknown_max,
+                lease_seconds=settings.claim_lease_seconds,
+                heartbeat_seconds=settings.claim_heartbeat_seconds,
+            ),
             max_prompt_bytes=settings.llm_max_prompt_bytes,
             deadline_seconds=settings.llm_deadline_seconds,
         )

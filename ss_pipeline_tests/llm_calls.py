@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.clock import Clock
@@ -21,9 +22,15 @@ PRICES = PriceTable({"openai/small": Price(input=Decimal("0.15"), output=Decimal
 JOB = "job_abcdefghijklmnop"
 
 
-def a_question(text: str = "Does education raise wages?", *, job_id: str = JOB, **fields: str) -> Question:
+def a_question(text: str = "Does education raise wages?", *, job_id: str = JOB, **fields: Any) -> Question:
     """A question about this text; the same text makes the same question, whichever job asks."""
-    values = {"tenant_id": "default", "operation": "draft", "provider": "openai", "model": "small", **fields}
+    values: dict[str, Any] = {
+        "tenant_id": "default",
+        "operation": "draft",
+        "provider": "openai",
+        "model": "small",
+        **fields,
+    }
     prompt = Prompt(system="You draft.", user=text, version="draft/1")
     return Question(job_id=job_id, prompt=prompt, fingerprint=text, max_output_tokens=100, **values)
 

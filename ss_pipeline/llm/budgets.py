@@ -154,8 +154,8 @@ class BudgetedModel(LanguageModel):
         purses = await self._reserved(question)
         try:
             completion = await self._inner.complete(question)
-        except LLMOutcomeUnknownError:
-            self._settle(purses, question, self._most(question))
+        except LLMOutcomeUnknownError as error:
+            self._settle(purses, question, self._most(question, calls=error.calls))
             raise
         except LLMError:  # nothing was billed
             self._settle(purses, question, Amount())
@@ -168,13 +168,12 @@ class BudgetedModel(LanguageModel):
 
     def _taken(self, completion: Completion, question: Question) -> Amount:
         """What the calls took: the most it can be for those that were not answered or not counted."""
-        most = self._most(question)
-        uncounted = sum([most] * completion.unknowns, Amount())
-        tokens = completion.usage.input_tokens + completion.usage.output_tokens
+        usage = completion.usage
+        tokens = usage.input_tokens + usage.output_tokens
         if tokens == 0:
-            return uncounted + most
-        cost = self._prices.cost(completion.usage, provider=question.provider, model=question.model)
-        return uncounted + Amount(tokens=tokens, money=cost or Decimal(0))
+            return self._most(question, calls=completion.unknowns + 1)
+        cost = self._prices.cost(usage, provider=question.provider, model=question.model)
+        return self._most(question, calls=completion.unknowns) + Amount(tokens=tokens, money=cost or Decimal(0))
 
     async def _reserved(self, question: Question) -> list[_Purse]:
         """The accounts the call is paid from, each with the most it can take reserved."""
@@ -201,7 +200,8 @@ class BudgetedModel(LanguageModel):
         ]
         return [purse for purse in purses if not purse.limit.is_none]
 
-    def _most(self, question: Question) -> Amount:
+    def _most(self, question: Question, *, calls: int = 1) -> Amount:
+        """The most that so many calls can take."""
         usage = most_tokens(question)
         cost = self._prices.cost(usage, provider=question.provider, model=question.model)
         if cost is None and self._budget_of(question.tenant_id).counts_money:
@@ -210,7 +210,8 @@ class BudgetedModel(LanguageModel):
                 code="LLM_PRICE_MISSING",
                 todo="Give its price in SS_LLM_PRICES, or a budget in tokens.",
             )
-        return Amount(tokens=usage.input_tokens + usage.output_tokens, money=cost or Decimal(0))
+        tokens = usage.input_tokens + usage.output_tokens
+        return Amount(tokens=tokens * calls, money=(cost or Decimal(0)) * calls)
 
     def _settle(self, purses: list[_Purse], question: Question, spent: Amount) -> None:
         for purse in purses:

@@ -197,7 +197,7 @@ class LedgeredModel(LanguageModel):
         try:
             completion = await self._inner.complete(question)
         except LLMOutcomeUnknownError as error:
-            self._record_unknown(asking, code=error.error_code, message=error.message)
+            self._record_unknown(asking, code=error.error_code, message=error.message, calls=error.calls)
             self._trace(question, asking, Ending(None, error.error_code, error.message))
             raise
         except LLMError as error:
@@ -244,8 +244,8 @@ class LedgeredModel(LanguageModel):
         self._ended(asking.key, asking.lease)
         self._emit_failure("SS_LLM_FAILED", asking, error.error_code)
 
-    def _record_unknown(self, asking: _Asking, *, code: str, message: str) -> None:
-        unknowns = asking.record.unknowns + 1
+    def _record_unknown(self, asking: _Asking, *, code: str, message: str, calls: int = 1) -> None:
+        unknowns = asking.record.unknowns + calls
         self._settle(asking, state="unknown", unknowns=unknowns, code=code, message=message)
         self._given_back(asking.key, asking.lease)
         self._emit_failure("SS_LLM_OUTCOME_UNKNOWN", asking, code)

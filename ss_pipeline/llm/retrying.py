@@ -128,6 +128,10 @@ class RetryingModel(LanguageModel):
             call += 1
             try:
                 completion = await self._inner.complete(question)
+            except asyncio.CancelledError:
+                if unknowns:  # this call may not have been sent, an earlier one was
+                    raise asyncio.CancelledError from None
+                raise
             except LLMError as error:
                 self._note(error)
                 unknowns += isinstance(error, LLMOutcomeUnknownError)
@@ -149,9 +153,10 @@ class RetryingModel(LanguageModel):
             raise asyncio.CancelledError(*([] if was_sent else [NOT_SENT])) from None
 
     def _refuse_to_forget(self, unknowns: int, error: LLMError) -> None:
-        """Whoever keeps the books must hear of an earlier call that may have been billed."""
-        if unknowns and isinstance(error, LLMUnavailableError):
-            raise LLMOutcomeUnknownError(f"{unknowns} of the calls had no answer; the last: {error.message}") from error
+        """Whoever keeps the books must hear of every call that may have been billed."""
+        if unknowns > isinstance(error, LLMOutcomeUnknownError):
+            message = f"{unknowns} of the calls had no answer; the last: {error.message}"
+            raise LLMOutcomeUnknownError(message, calls=unknowns) from error
 
     def _pause_after(self, error: LLMError, call: int, left: _TimeLeft) -> float | None:
         """Seconds until the next call; None where there is none."""

@@ -131,6 +131,7 @@ async def test_money_cannot_be_counted_for_a_model_without_a_price(memory: Stand
         (LLMUnavailableError("503"), 0),
         (LLMRefusedError("400"), 0),
         (LLMOutcomeUnknownError("timed out"), MOST),
+        (LLMOutcomeUnknownError("timed out twice", calls=2), 2 * MOST),
         (asyncio.CancelledError(NOT_SENT), 0),
         (asyncio.CancelledError(), MOST),
     ],

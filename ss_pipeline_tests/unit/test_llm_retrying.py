@@ -117,9 +117,37 @@ def test_a_call_of_unknown_outcome_is_not_repeated_where_the_policy_forbids_it()
     assert bench.told.calls == 1
 
 
-def test_an_unknown_outcome_is_not_forgotten_over_a_later_fault_that_bills_nothing() -> None:
-    with pytest.raises(LLMOutcomeUnknownError, match="1 of the calls"):
-        _Bench(UNKNOWN, DOWN, DOWN).ask()
+@pytest.mark.parametrize(
+    ("faults", "calls"), [((UNKNOWN, DOWN, DOWN), 1), ((UNKNOWN, REFUSED), 1), ((UNKNOWN, DOWN, UNKNOWN), 2)]
+)
+def test_an_unknown_outcome_is_not_forgotten_over_a_later_fault(faults: Sequence[LLMError], calls: int) -> None:
+    with pytest.raises(LLMOutcomeUnknownError, match=f"{calls} of the calls") as caught:
+        _Bench(*faults).ask()
+
+    assert caught.value.calls == calls
+
+
+class _Stopped(_Told):
+    """Is stopped before it sends anything, once its faults are used up."""
+
+    async def complete(self, question: Question) -> Completion:
+        await super().complete(question)
+        raise asyncio.CancelledError(NOT_SENT)
+
+
+@pytest.mark.parametrize(("faults", "said"), [((), (NOT_SENT,)), ((DOWN,), (NOT_SENT,)), ((UNKNOWN,), ())])
+def test_who_is_stopped_before_a_call_after_one_of_unknown_outcome_has_sent_something(
+    faults: Sequence[LLMError], said: tuple[str, ...]
+) -> None:
+    bench = _Bench()
+    model = RetryingModel(
+        _Stopped(*faults, clock=bench.clock), rules=RetryRules(), breaker=bench.breaker, sleep=bench._slept
+    )
+
+    with pytest.raises(asyncio.CancelledError) as stop:
+        asyncio.run(model.complete(a_question()))
+
+    assert stop.value.args == said
 
 
 def test_a_refusal_is_final() -> None:

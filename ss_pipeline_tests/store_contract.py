@@ -303,7 +303,7 @@ def collections_are_those_that_have_documents(stand: Stand) -> None:
 @case
 def heads_are_those_of_each_group_that_are_due_first(stand: Stand) -> None:
     """Whatever their priorities within the group, and when they were created."""
-    places = [(0, 3e9), (0, 1e9), (0, 2e9 + 1e-5), (10, 9.0), (50, 4e9), (-1, -5.5), (5, 2e9), (0, 3e9)]
+    places = [(0, 3e9), (0, 1e9), (0, 2e9 + 1e-5), (10, 9.0), (500, 4e9), (-1, -5.5), (5, 2e9), (0, 3e9)]
     for tenant in ("a", "b"):
         for number, (priority, due_at) in enumerate(places):
             stored(stand, a_key(number, tenant=tenant), priority=priority, due_at=due_at)

@@ -7,10 +7,11 @@ from typing import Final
 import pytest
 
 from ss_pipeline.errors import StoreUnavailableError
+from ss_pipeline.jobs.documents import render_document
 from ss_pipeline.jobs.fairness import FairnessRules
 from ss_pipeline.stages.claiming import TURNS, Claim, ClaimRules, foremost_at, free_claims, in_turn, make_claims
 from ss_pipeline.store.base import DocumentKey, Facets, Listed
-from ss_pipeline.store.jobs import JobStore, job_key
+from ss_pipeline.store.jobs import JobStore, facets_of_body, job_key
 from ss_pipeline.store.memory import MemoryBackend
 from ss_pipeline_tests.builders import CREATED_AT, a_job
 
@@ -156,6 +157,18 @@ def test_a_job_is_foremost_once_it_has_aged_to_the_highest_priority() -> None:
     assert foremost_at(CREATED_AT, priority=-100) == NOW + timedelta(seconds=900)
     assert foremost_at(CREATED_AT, priority=0) == NOW + timedelta(seconds=450)
     assert foremost_at(CREATED_AT.removesuffix("+00:00"), priority=100) == NOW
+
+
+@pytest.mark.parametrize("priority", [101, -500, 10**30])
+def test_a_stored_job_of_a_priority_that_there_is_not_waits_for_nobody_and_holds_up_nobody(
+    jobs: JobStore, priority: int
+) -> None:
+    key = job_key("former")
+    body = render_document({**a_job("former").as_payload(), "priority": priority})
+    jobs.backend.create(key, body, facets_of_body(key, body))
+    _add(jobs, "j0")
+    assert [claim.job_ids for claim in _claims(jobs, room=2)] == [("j0",)]
+    assert [row.facets.status for row in jobs.rows()] == ["corrupted", "created"]
 
 
 LOOK_SECONDS: Final = 10

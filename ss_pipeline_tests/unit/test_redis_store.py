@@ -344,9 +344,10 @@ def a_backlog(stand: Stand, *, documents: int) -> list[Listed]:
     return stand.backend.heads("jobs", per_group=documents)
 
 
-def what_is_shown(stand: Stand) -> tuple[list[Listed], list[Listed]]:
-    """What is listed and what is offered."""
-    return stand.backend.page("jobs", limit=1_000), stand.backend.heads("jobs", per_group=1_000)
+def what_is_shown(stand: Stand) -> list[list[Listed]]:
+    """What is listed and what is offered, all of it and the first of each group."""
+    offered = [stand.backend.heads("jobs", per_group=number) for number in (1_000, 1)]
+    return [stand.backend.page("jobs", limit=1_000), *offered]
 
 
 def answer_of(stand: Stand, script: str, *given: bytes | str | float) -> list[Any]:

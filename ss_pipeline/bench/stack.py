@@ -27,12 +27,13 @@ from ss_pipeline.local_stack import StackHome, check_alive, daemon_command, find
 from ss_pipeline.store.jobs import JOBS
 
 _WARM_UP_JOBS: Final = 3
-_PATIENCE_SECONDS: Final = 120.0
+_PATIENCE_SECONDS: Final = 300.0
 """After so long without an end of a job something is wrong."""
 _LOOK_SECONDS: Final = 0.2
 _LOOKS_A_WEIGHING: Final = 5
 """Memory is weighed at every fifth look: the kernel walks the page tables of all processes for it."""
 _SETTLE_SECONDS: Final = 10.0
+_LOG_CHARACTERS: Final = 3_000
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,19 @@ class _Stack:
             if left < before:
                 deadline = time.monotonic() + _PATIENCE_SECONDS
             elif time.monotonic() > deadline:
-                raise SystemExit(f"bench: {self.way.name}: {left} of {jobs} jobs stay; see {self.home.log_file}")
+                raise self._failed(f"{left} of {jobs} jobs stay")
         return peak
 
     def _unpublished(self) -> int:
         counts = self.parts.jobs.backend.counts(JOBS)
         if failed := sum(number for (_, status), number in counts.items() if status in {"failed", "draft_ready"}):
-            raise SystemExit(f"bench: {self.way.name}: {failed} jobs were not published; see {self.home.log_file}")
+            raise self._failed(f"{failed} jobs were not published")
         return sum(number for (_, status), number in counts.items() if status != "succeeded")
+
+    def _failed(self, what: str) -> SystemExit:
+        """The log is in a folder that is removed, so its end is shown."""
+        log = self.home.log_file.read_text(encoding="utf-8", errors="replace")
+        return SystemExit(f"bench: {self.way.name}: {what}; the log ends:\n{log[-_LOG_CHARACTERS:]}")
 
     def _settle(self, living: set[int]) -> None:
         """Runs outlive their jobs by a moment, which costs as well."""

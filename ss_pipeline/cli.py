@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ss_pipeline import cli_store, console, demo, doctor, wiring
+from ss_pipeline import cli_ledger, cli_store, console, demo, doctor, wiring
 from ss_pipeline.errors import SSError, SubmissionRefusedError
 from ss_pipeline.jobs.lifecycle import adopt as adopted
 from ss_pipeline.jobs.lifecycle import is_claimable, phase
@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(cli_ledger.app, name="ledger")
 app.add_typer(cli_store.app, name="store")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]

@@ -143,7 +143,12 @@ def import_drafters(settings: Settings) -> None:
             import_sdk(kind)
 
 
-def _drafter(parts: Parts) -> "LLMClient":
+def recorded_drafter(parts: Parts) -> "LLMClient":
+    """Whoever drafts, with answers from the call ledger alone: nobody is asked anything."""
+    return _drafter(parts, from_record=True)
+
+
+def _drafter(parts: Parts, *, from_record: bool = False) -> "LLMClient":
     settings = parts.settings
     if not any(parts.policies.all_models()):
         from ss_pipeline.llm.rules.client import RuleDrafter
@@ -172,6 +177,7 @@ def _drafter(parts: Parts) -> "LLMClient":
             ),
             max_prompt_bytes=settings.llm_max_prompt_bytes,
             deadline_seconds=settings.llm_deadline_seconds,
+            from_record=from_record,
         )
     )
 

@@ -29,7 +29,7 @@ from ss_pipeline.llm.breaker import Breaker
 from ss_pipeline.llm.budgets import BudgetedModel
 from ss_pipeline.llm.drafter import Candidate, DrafterByTenant, Drafting, ModelDrafter
 from ss_pipeline.llm.governor import GovernedModel
-from ss_pipeline.llm.ledger import LedgeredModel, LedgerRules
+from ss_pipeline.llm.ledger import LedgeredModel, LedgerRules, RecordedModel
 from ss_pipeline.llm.limits import Rate
 from ss_pipeline.llm.model import LanguageModel
 from ss_pipeline.llm.policies import LLMConfig, Policies, ProviderKind, TenantPolicy
@@ -55,6 +55,7 @@ class DrafterParts:
         check: Holds an answer against the profile; raises a DraftError.
         max_prompt_bytes: Of the data in a prompt.
         deadline_seconds: For all calls for a question and the pauses between them.
+        from_record: Answers come from the ledger alone; nobody is asked, and no SDK is needed.
     """
 
     policies: Policies
@@ -68,6 +69,7 @@ class DrafterParts:
     ledger_rules: LedgerRules = field(default_factory=LedgerRules)
     max_prompt_bytes: int = 80_000
     deadline_seconds: float = 60.0
+    from_record: bool = False
 
 
 def drafter_of(parts: DrafterParts) -> LLMClient:
@@ -133,6 +135,8 @@ class _Makers:
 
     def _wrapped(self, config: LLMConfig) -> LanguageModel:
         parts = self._parts
+        if parts.from_record:
+            return RecordedModel(parts.documents, name=config.name)
         timed = TimedModel(self._provided(config), timeout=config.timeout_seconds, clock=parts.clock)
         governed = GovernedModel(timed, rates=self._rates(), documents=parts.documents, clock=parts.clock)
         retrying = RetryingModel(governed, rules=self._retry_rules(config), breaker=self._breaker(config.provider))

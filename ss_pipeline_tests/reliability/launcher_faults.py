@@ -62,6 +62,7 @@ class FaultyStack:
     environment: Mapping[str, str]
     started: ExitStack
     daemons: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    handed_in: int = 0
 
     def start(self) -> None:
         """Starts a daemon, beside what an earlier one left behind."""
@@ -78,12 +79,11 @@ class FaultyStack:
         """The environment of the daemons."""
         return _environment(self.home, isolated=True) | {**self.environment}
 
-    def hand_in(self, name: str, *, jobs: int, rows: int = 60) -> list[str]:
-        """Puts submissions into the inbox, each with other data; their names."""
-        names = [f"{name}-{number}" for number in range(jobs)]
-        for number, each in enumerate(names):
-            self.pipeline.hand_in(each, csv=wages_csv(rows + number))
-        return names
+    def hand_in(self, *, jobs: int, rows: int = 60) -> None:
+        """Puts so many submissions into the inbox, each with data of its own: the same ones would be the same job."""
+        for _ in range(jobs):
+            self.handed_in += 1
+            self.pipeline.hand_in(f"submission-{self.handed_in}", csv=wages_csv(rows + self.handed_in))
 
     def kill(self, victim: str) -> list[str]:
         """Kills it with SIGKILL while a run is at work; the runs that were started then.

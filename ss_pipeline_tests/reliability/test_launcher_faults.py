@@ -42,7 +42,7 @@ def survives(stack: FaultyStack, victim: str, *, rounds: int, jobs: int) -> list
     chance = random.Random(victim)
     seconds = []
     for number in range(rounds):
-        stack.hand_in(f"round-{number}", jobs=jobs, rows=ROWS + 10 * number)
+        stack.hand_in(jobs=jobs, rows=ROWS)
         since, started = kill_at_random(stack, victim, chance=chance)
         seconds.append(stack.seconds_started(started, since=since))
         in_all = jobs * (number + 1)
@@ -57,7 +57,7 @@ def survives(stack: FaultyStack, victim: str, *, rounds: int, jobs: int) -> list
 @pytest.mark.guarantee("F4", "R6", "R12")
 def test_after_the_death_of_everything_each_job_is_published_once(tmp_path: Path) -> None:
     with faulty_stack(tmp_path) as stack:
-        stack.hand_in("early", jobs=2, rows=ROWS)
+        stack.hand_in(jobs=2, rows=ROWS)
         stack.start()
         since, started = kill_at_random(stack, "everything", chance=random.Random(1))
         assert stack.seconds_started(started, since=since) < STARTED_SECONDS
@@ -93,7 +93,7 @@ def test_a_sensor_daemon_that_dies_at_any_of_its_points_loses_no_job_and_doubles
 ) -> None:
     with faulty_stack(tmp_path) as stack:
         for done, point in enumerate(POINTS):
-            stack.hand_in(f"crash-{done}", jobs=2)
+            stack.hand_in(jobs=2)
             assert crashed(stack, point, number) == -number
             begun = time.monotonic()
             stack.start()
@@ -124,7 +124,7 @@ def test_with_the_default_launcher_a_dead_machine_leaves_runs_started(tmp_path: 
     instance = tmp_path / "default_launcher.yaml"
     instance.write_text(yaml.safe_dump(settings), encoding="utf-8")
     with faulty_stack(tmp_path, instance=instance) as stack:
-        stack.hand_in("early", jobs=2, rows=ROWS)
+        stack.hand_in(jobs=2, rows=ROWS)
         stack.start()
         since, started = kill_at_random(stack, "everything", chance=random.Random(1))
         assert started

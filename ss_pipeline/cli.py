@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from ss_pipeline import cli_ledger, cli_store, console, demo, doctor, wiring
+from ss_pipeline import cli_ledger, cli_store, console, demo, doctor, immediate, wiring
 from ss_pipeline.errors import SSError, SubmissionRefusedError
 from ss_pipeline.jobs.lifecycle import adopt as adopted
 from ss_pipeline.jobs.lifecycle import is_claimable, phase
@@ -99,7 +99,7 @@ def submit(
     tenant: Tenant = DEFAULT_TENANT,
     json_: Json = False,
 ) -> None:
-    """Put a submission into the inbox; the running pipeline takes it from there."""
+    """Put a submission into the inbox and, where the pipeline runs here, start its job at once."""
     parts = _parts()
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
@@ -119,10 +119,13 @@ def submit(
         name=name or f"{files[0].stem}-{parts.clock.new_job_id()[4:10]}",
         tenant_id=tenant,
     )
+    start = immediate.start_submission(parts, name=folder.name, tenant_id=tenant)
     if json_:
-        console.print_json({"submission": folder.name, "folder": str(folder), "tenant_id": tenant})
-    else:
-        console.print_fields("submitted", {"folder": folder, "next": "ss-pipeline list"})
+        console.print_json({"submission": folder.name, "folder": str(folder), "tenant_id": tenant, **vars(start)})
+        return
+    where = {"folder": folder} if start.job_id is None else {"job": start.job_id, "run": start.run_id}
+    look = "ss-pipeline list" if start.job_id is None else f"ss-pipeline why {start.job_id}"
+    console.print_fields("submitted", {**where, "starts": start.when, "next": look})
 
 
 @app.command("list")

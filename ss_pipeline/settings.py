@@ -70,13 +70,20 @@ class Settings(BaseSettings):
     inbox_incomplete_after_seconds: float = Field(
         3600.0, gt=0, description="A submission that stays incomplete and unchanged for so long is refused."
     )
-    inbox_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the inbox.")
+    inbox_interval_seconds: int = Field(
+        2,
+        ge=1,
+        description="Least seconds between two looks at the inbox. Dagster's daemon comes by every 5 s; with 5 here, "
+        "the sensor would often count as too early and leave out every second time.",
+    )
 
     claim_max_jobs: int = Field(
         25, ge=1, le=25, description="Most jobs one run works on; a short backlog gets a run for each job."
     )
     claim_slots: int = Field(4, ge=1, description="Runs at once; keep equal to max_concurrent_runs in dagster.yaml.")
-    claim_interval_seconds: int = Field(5, ge=1, description="Least seconds between two looks at the backlog.")
+    claim_interval_seconds: int = Field(
+        2, ge=1, description="Least seconds between two looks at the backlog; see `SS_INBOX_INTERVAL_SECONDS`."
+    )
     claim_reserve_seconds: float = Field(600.0, gt=0, description="How long a reservation waits for its run.")
     claim_lease_seconds: float = Field(60.0, gt=0, description="How long a lease lasts without a heartbeat.")
     claim_heartbeat_seconds: float = Field(10.0, gt=0, description="Seconds between two heartbeats of a run.")

@@ -86,6 +86,38 @@ def make_claims(
     return claims
 
 
+def claim_next(
+    jobs: JobStore, key: DocumentKey, *, room: int, rules: ClaimRules, now: datetime, busy: Busy = IDLE
+) -> Claim | None:
+    """Reserves this one job if it is the very next in turn and there is room; so it passes nobody who waits.
+
+    Args:
+        room: Runs that would start at once.
+        rules: How long the reservation waits for its run is theirs, too; `keep_claim` prolongs it.
+    """
+    if room <= 0:
+        return None
+    waiting = [
+        _as_waiting(jobs, head, now=now, shareable=lambda _: False)
+        for head in jobs.waiting(per_group=room * rules.fairness.max_jobs)
+    ]
+    kept = _KeptTurns(jobs.backend)
+    turns = kept.read()
+    groups, _ = assemble_claims(waiting, room=room, rules=rules.fairness, busy=busy, turns=turns)
+    if not groups or job_key(groups[0][0].job_id, groups[0][0].tenant_id) != key:
+        return None
+    claim = _reserve(jobs, groups[0], rules)
+    if claim:
+        kept.write(turns.served(claim.tenant_id, jobs=1, weight=rules.fairness.weight(claim.tenant_id)))
+    return claim
+
+
+def keep_claim(jobs: JobStore, claim: Claim, *, seconds: float) -> None:
+    """Prolongs the reservation of a claim whose run is launched; what the run has leased meanwhile stays as it is."""
+    keys = [job_key(job_id, claim.tenant_id) for job_id in claim.job_ids]
+    jobs.backend.reserve(keys, claim_id=claim.claim_id, ttl=seconds)
+
+
 def free_claims(jobs: JobStore, claims: Iterable[Claim]) -> None:
     """Gives reserved jobs back, because no run will come for them."""
     for claim in claims:

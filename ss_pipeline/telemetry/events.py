@@ -39,7 +39,9 @@ EVENTS: Final[dict[str, str]] = {
     "SS_STORE_FORMAT_UPGRADED": "A Redis store of the format before was brought to the current one.",
     "SS_STORE_RECORD_QUARANTINED": "A record that cannot be read was set aside with its bytes.",
     # claims
-    "SS_CLAIM_RESERVED": "The claim sensor reserved jobs for a run.",
+    "SS_CLAIM_RESERVED": "Jobs were reserved for a run to come.",
+    "SS_CLAIM_LAUNCHED": "The run of a claim was launched at once, by a request to Dagster's webserver.",
+    "SS_CLAIM_LEFT_TO_SENSOR": "A run could not be launched at once, for the reason given; a sensor requests it.",
     "SS_CLAIM_LEASED": "A run leased the jobs it will work on.",
     "SS_CLAIM_SKIPPED": "A run found its job claimed elsewhere and left it alone.",
     "SS_CLAIM_LOST": "A run lost its lease on a job; its writes are refused from then on.",

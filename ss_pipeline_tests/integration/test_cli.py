@@ -14,6 +14,7 @@ from ss_pipeline.store.jobs import job_key
 from ss_pipeline_tests.builders import a_job
 from ss_pipeline_tests.pipeline import AMBIGUOUS_REQUIREMENT, Pipeline, a_pipeline, wages_csv
 from ss_pipeline_tests.typed import Run, typist
+from ss_pipeline_tests.webservers import FakeWebserver, a_webserver
 
 
 @pytest.fixture
@@ -37,6 +38,21 @@ def test_a_submission_typed_in_is_taken_from_the_inbox(run: Run, pipeline: Pipel
     listed = run("list", "--json").document
     assert [(row["job_id"], row["phase"], row["client_ref"]) for row in listed] == [(accepted.job_id, "waiting", "r-1")]
     assert accepted.job_id in run("list").out
+
+
+def test_a_submission_typed_in_beside_a_running_stack_has_its_run_at_once(
+    run: Run, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "wages.csv"
+    data.write_text(wages_csv(), encoding="utf-8")
+    with a_webserver(FakeWebserver()) as fake:
+        monkeypatch.setenv("SS_DAGSTER_URL", fake.url)
+        submitted = run("submit", "Effect of educ on wage", str(data), "--json").document
+        shown = run("submit", "Effect of exper on wage", str(data)).out
+    assert (submitted["run_id"], submitted["when"]) == ("run-1", "now")
+    assert pipeline.job(submitted["job_id"]).requirement == "Effect of educ on wage"
+    assert "run-1" in shown
+    assert "ss-pipeline why job_" in shown
 
 
 def test_a_missing_file_is_named(run: Run) -> None:

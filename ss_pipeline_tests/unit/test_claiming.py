@@ -9,7 +9,17 @@ import pytest
 from ss_pipeline.errors import StoreUnavailableError
 from ss_pipeline.jobs.documents import render_document
 from ss_pipeline.jobs.fairness import FairnessRules
-from ss_pipeline.stages.claiming import TURNS, Claim, ClaimRules, foremost_at, free_claims, in_turn, make_claims
+from ss_pipeline.stages.claiming import (
+    TURNS,
+    Claim,
+    ClaimRules,
+    claim_next,
+    foremost_at,
+    free_claims,
+    in_turn,
+    keep_claim,
+    make_claims,
+)
 from ss_pipeline.store.base import DocumentKey, Facets, Listed
 from ss_pipeline.store.jobs import JobStore, facets_of_body, job_key
 from ss_pipeline.store.memory import MemoryBackend
@@ -215,3 +225,51 @@ class _HighestFirst(MemoryBackend):
 
 def test_a_store_that_offers_the_highest_first_is_caught_letting_a_job_of_the_same_class_starve() -> None:
     assert _seconds_until_served(JobStore(_HighestFirst()), priority=10, flood_of=100) is None
+
+
+# --- one job at once ------------------------------------------------------------------------------------------------
+
+
+def _next(jobs: JobStore, key: DocumentKey, *, room: int = 2) -> Claim | None:
+    return claim_next(jobs, key, room=room, rules=RULES, now=NOW)
+
+
+def test_the_job_that_is_next_in_turn_is_claimed_alone(jobs: JobStore) -> None:
+    urgent = _add(jobs, "urgent", priority=50)
+    _add(jobs, "other", priority=49)
+    claim = _next(jobs, urgent)
+    assert claim is not None
+    assert (claim.job_ids, claim.priority_class, claim.priority) == (("urgent",), "high", 50)
+
+
+def test_a_job_that_is_not_next_is_claimed_by_nobody_and_nor_is_one_that_is_not_there(jobs: JobStore) -> None:
+    _add(jobs, "first", created_at="2026-01-06T11:00:00.000000+00:00")
+    later = _add(jobs, "later")
+    assert _next(jobs, later) is None
+    assert _next(jobs, job_key("nowhere")) is None
+    assert _next(jobs, job_key("first"), room=0) is None
+    assert [jobs.backend.claim_of(job_key(name)) for name in ("first", "later")] == [None, None]
+
+
+def test_who_is_next_where_tenants_take_turns_is_the_same_as_for_the_sensor(jobs: JobStore) -> None:
+    keys = [_add(jobs, f"{tenant}{number}", tenant_id=tenant) for number in range(6) for tenant in ("a", "b")]
+    served: list[str] = []
+    for _ in range(6):
+        served.append(next(key.tenant_id for key in keys if _next(jobs, key)))
+        served += [claim.tenant_id for claim in _claims(jobs, room=1, new=False)]
+    assert served in (["a", "b"] * 6, ["b", "a"] * 6)
+
+
+def test_a_kept_claim_waits_longer_for_its_run_and_one_that_is_leased_is_left_as_it_is(jobs: JobStore) -> None:
+    key = _add(jobs, "j0")
+    claim = _next(jobs, key)
+    assert claim is not None
+    keep_claim(jobs, claim, seconds=500)
+    view = jobs.backend.claim_of(key)
+    assert view is not None
+    assert view.expires_in > RULES.reserve_seconds
+    jobs.backend.lease([key], claim_id=claim.claim_id, owner="run:1", ttl=5)
+    keep_claim(jobs, claim, seconds=500)
+    view = jobs.backend.claim_of(key)
+    assert view is not None
+    assert (view.state, view.expires_in <= 5) == ("leased", True)

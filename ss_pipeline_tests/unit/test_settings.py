@@ -58,6 +58,9 @@ def test_a_variable_nobody_knows_is_not_our_business(monkeypatch: pytest.MonkeyP
         ("SS_CLAIM_LEASE_SECONDS", "soon", "valid number"),
         ("SS_INBOX_QUIET_SECONDS", "-1", "greater than or equal to 0"),
         ("SS_PROFILE_MEMORY_MB", "63", "greater than or equal to 64"),
+        ("SS_DAGSTER_URL", "127.0.0.1:3000", "no address such as http://127.0.0.1:3000"),
+        ("SS_DAGSTER_URL", "http://", "no address"),
+        ("SS_DAGSTER_URL", "http://127.0.0.1:99999", "Port out of range"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable_and_what_is_allowed(
@@ -141,6 +144,30 @@ def test_places_of_their_own_win_over_the_data_folder() -> None:
     settings = load_settings(data_dir="/data", inbox_dir="/mnt/inbox", jobs_dir="/mnt/jobs")
     assert (settings.inbox_path(), settings.jobs_path()) == (Path("/mnt/inbox"), Path("/mnt/jobs"))
     assert settings.artifacts_location() == "/data/artifacts"
+
+
+@pytest.mark.parametrize(
+    ("other", "is_the_same"),
+    [
+        ({}, True),
+        ({"claim_slots": 9, "redis_url": "redis://unused/0"}, True),
+        ({"jobs_dir": "/data/jobs"}, True),
+        ({"jobs_dir": "/elsewhere"}, False),
+        ({"inbox_dir": "/elsewhere"}, False),
+        ({"artifacts_url": "s3://elsewhere"}, False),
+        ({"job_store_mirror": "redis", "redis_url": "redis://used/0"}, False),
+    ],
+)
+def test_a_pipeline_is_known_by_its_places_and_by_nothing_else(other: dict[str, object], is_the_same: bool) -> None:
+    one, another = load_settings(data_dir="/data"), load_settings(data_dir="/data", **other)
+    assert (one.pipeline_id() == another.pipeline_id()) is is_the_same
+
+
+def test_the_name_of_a_pipeline_shows_no_password() -> None:
+    address = "postgresql://ann:secret@db.example/jobs"
+    named = load_settings(job_store_backend="postgres", job_store_postgres_dsn=address).pipeline_id()
+    assert "secret" not in named
+    assert named != load_settings(job_store_backend="postgres", job_store_postgres_dsn=address + "2").pipeline_id()
 
 
 def test_every_setting_says_what_it_is_for() -> None:

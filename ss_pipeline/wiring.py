@@ -14,7 +14,8 @@ from ss_pipeline.clock import Clock, SystemClock
 from ss_pipeline.errors import SettingsError
 from ss_pipeline.jobs.fairness import FairnessRules
 from ss_pipeline.llm.fences import installation_secret
-from ss_pipeline.llm.policies import LLMConfig, Policies, check_policies, load_policies
+from ss_pipeline.llm.policies import LLMConfig, Policies, check_policies, check_prices, load_policies
+from ss_pipeline.llm.prices import PriceTable
 from ss_pipeline.settings import BackendName, Settings
 from ss_pipeline.stages.claiming import ClaimRules
 from ss_pipeline.stages.intake.stage import IntakeLimits
@@ -116,7 +117,7 @@ def checked_policies(settings: Settings) -> Policies:
     """Who drafts for whom.
 
     Raises:
-        SettingsError: the tenants' file cannot be used, a provider is unknown, or its model or key is missing.
+        SettingsError: the tenants' file cannot be used, a provider is unknown, or its model, key or price is missing.
     """
     default = LLMConfig(
         provider=settings.llm_provider,
@@ -127,6 +128,7 @@ def checked_policies(settings: Settings) -> Policies:
     )
     policies = load_policies(settings.tenants_file, default=default, base_url=settings.llm_base_url)
     check_policies(policies, keys=settings.llm_api_keys)
+    check_prices(policies, PriceTable(settings.llm_prices))
     return policies
 
 
@@ -156,7 +158,6 @@ def _drafter(parts: Parts, *, from_record: bool = False) -> "LLMClient":
         return RuleDrafter()
     from ss_pipeline.llm.choosing import DrafterParts, drafter_of
     from ss_pipeline.llm.ledger import LedgerRules
-    from ss_pipeline.llm.prices import PriceTable
     from ss_pipeline.stages.drafting.stage import check_answer
 
     return drafter_of(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from ss_pipeline.errors import SettingsError
 from ss_pipeline.llm.capabilities import Capabilities, capabilities_of
 from ss_pipeline.llm.limits import Budget, Rate
+from ss_pipeline.llm.prices import PriceTable
 
 STUB: Final = "stub"
 """The provider that is none: the rule drafter."""
@@ -191,6 +192,22 @@ def check_policies(policies: Policies, *, keys: Mapping[str, SecretStr]) -> None
                 code="LLM_CONFIG_INVALID",
                 todo=f'Leave it out, or say otherwise under [models."{config.name}"].',
             )
+
+
+def check_prices(policies: Policies, prices: PriceTable) -> None:
+    """Refuses a budget in money for a model that has no price.
+
+    Raises:
+        SettingsError: LLM_PRICE_MISSING.
+    """
+    for policy in (policies.default, *policies.tenants.values()):
+        for config in policy.models() if policy.budget.counts_money else ():
+            if prices.price_of(config.provider, config.model or "") is None:
+                raise SettingsError(
+                    f"a budget counts money, and {config.name} has no price",
+                    code="LLM_PRICE_MISSING",
+                    todo=f'Set SS_LLM_PRICES=\'{{"{config.name}": {{"input": …, "output": …}}}}\', or count tokens.',
+                )
 
 
 def _read(file: Path) -> Policies:

@@ -9,15 +9,23 @@ from pathlib import Path
 import pytest
 
 from ss_pipeline.clock import SystemClock
-from ss_pipeline.errors import LLMBudgetError, LLMError, LLMOutcomeUnknownError, LLMRefusedError, LLMUnavailableError
+from ss_pipeline.errors import (
+    LLMBudgetError,
+    LLMError,
+    LLMOutcomeUnknownError,
+    LLMRefusedError,
+    LLMUnavailableError,
+    SettingsError,
+)
 from ss_pipeline.llm.budgets import BUDGETS, Account, Accounts, Amount, day_account, job_account, next_day
 from ss_pipeline.llm.call_records import key_of
 from ss_pipeline.llm.limits import Budget
 from ss_pipeline.llm.model import NOT_SENT, Completion, Question, Usage
+from ss_pipeline.llm.policies import LLMConfig, Policies, TenantPolicy, check_prices
 from ss_pipeline.llm.prices import Price, PriceTable, most_tokens
 from ss_pipeline.store.base import DocumentKey
 from ss_pipeline_tests.fakes import StandingClock
-from ss_pipeline_tests.llm_calls import JOB, Desk, ToldModel, a_completion, a_question
+from ss_pipeline_tests.llm_calls import JOB, PRICES, Desk, ToldModel, a_completion, a_question
 from ss_pipeline_tests.store_contract import STANDS, Stand
 
 pytestmark = pytest.mark.anyio
@@ -215,3 +223,12 @@ def test_a_price_is_of_a_model_or_of_all_of_a_provider() -> None:
 
 def test_no_prompt_has_more_tokens_than_bytes() -> None:
     assert most_tokens(a_question("工资")).input_tokens >= len("工资".encode())
+
+
+def test_a_budget_in_money_for_a_model_without_a_price_is_refused_at_start() -> None:
+    policy = TenantPolicy(llm=LLMConfig(provider="openai", model="small"), budget=Budget(money_per_day=Decimal(5)))
+    check_prices(Policies(default=policy), PRICES)
+    with pytest.raises(SettingsError, match="openai/small has no price") as refused:
+        check_prices(Policies(tenants={"acme": policy}), PriceTable({}))
+    assert refused.value.error_code == "LLM_PRICE_MISSING"
+    check_prices(Policies(default=policy.model_copy(update={"budget": Budget(tokens_per_day=5)})), PriceTable({}))

@@ -38,9 +38,9 @@ What lives here: the classes, their codes, and what a person should do about eac
     ├── InputRefusedError                INPUT_* (given)               no
     ├── DraftError                       DRAFT_* (given)               no
     ├── LLMError
-    │   ├── LLMUnavailableError          LLM_UNAVAILABLE (or given)    yes
+    │   ├── LLMUnavailableError          LLM_* (given)                yes
     │   ├── LLMOutcomeUnknownError       LLM_OUTCOME_UNKNOWN           yes
-    │   ├── LLMRefusedError              LLM_REFUSED (or given)        no
+    │   ├── LLMRefusedError              LLM_* (given)                no
     │   └── LLMBudgetError               LLM_BUDGET_EXHAUSTED          no
     ├── DecisionError                    DECISION_* (given)            no
     ├── PublicationError                 PUBLICATION_* (given)         no
@@ -480,11 +480,11 @@ class LauncherProtocolError(LauncherError):
 
 
 class LauncherBusyError(LauncherError):
-    """As many runs as max_children allows are alive, and none ended in time."""
+    """As many runs as max_children allows are alive and none ended in time, or the code took too long to import."""
 
     code = "LAUNCHER_BUSY"
     retryable = True
-    advice = "Lower max_concurrent_runs of the queue, or raise max_children of the launcher, in dagster.yaml."
+    advice = "In dagster.yaml, lower max_concurrent_runs of the queue, or raise max_children or start_seconds."
 
 
 class ZygoteUnreachableError(LauncherError):

@@ -8,6 +8,7 @@ import json
 import sys
 from asyncio import StreamReader, StreamWriter
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -99,7 +100,7 @@ class FakeProvider:
         self.billed += fault is None or fault.is_billed
         if fault and fault.status >= 400:
             headers = {"retry-after": self.script.retry_after} if self.script.retry_after else {}
-            await _send(writer, fault.status, encoded(error(request, fault.status, step)), **headers)
+            await _send(writer, fault.status, encoded(error(request, fault.status, step)), headers=headers)
             return True
         if step in {"hang", "reset", "truncated", "drip"}:
             await self._break(step, request, writer)
@@ -146,13 +147,20 @@ async def _read_request(reader: StreamReader) -> tuple[str, dict[str, str], byte
     return first.split(" ")[1], headers, body
 
 
-async def _send(writer: StreamWriter, status: int, body: bytes, *, length: int | None = None, **headers: str) -> None:
+async def _send(
+    writer: StreamWriter,
+    status: int,
+    body: bytes,
+    *,
+    length: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     lines = {
         "content-type": "application/json",
         "content-length": str(len(body) if length is None else length),
         "x-request-id": "req_1",
         "request-id": "req_1",
-        **{name.replace("_", "-"): value for name, value in headers.items()},
+        **(headers or {}),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     writer.write(f"HTTP/1.1 {status} Fake\r\n{head}\r\n".encode() + body)

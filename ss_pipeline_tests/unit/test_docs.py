@@ -50,7 +50,7 @@ DONE = {"done in 0.1", "done for 0.2"}
 STATES = DONE | {"partly", "planned", "not taken"}
 
 CODE = re.compile(
-    r"SS_ERROR|(SETTINGS|JOB|STORE|CLAIM|ARTIFACT|SUBMISSION|INPUT|PROFILE|DRAFT|DECISION|PUBLICATION|STACK|WEBSERVER|LAUNCHER)(_[A-Z]+)+"
+    r"SS_ERROR|(SETTINGS|JOB|STORE|CLAIM|ARTIFACT|SUBMISSION|INPUT|PROFILE|DRAFT|LLM|DECISION|PUBLICATION|STACK|WEBSERVER|LAUNCHER)(_[A-Z]+)+"
 )
 NO_SETTINGS = {"SS_CORPUS", "SS_HELM_SCHEMA", "SS_ERROR", "SS_JOB_STORE_REDIS_URL"}
 """Environment variables of the tests, an error code, and the earlier system's name of a setting."""

@@ -132,7 +132,7 @@ def test_a_model_is_asked_in_the_words_it_takes(
     asked(a_model(server, "openai", **fields), a_question(model=model, max_output_tokens=99, temperature=0.0))
 
     (body,) = server.seen().bodies
-    told = {name: body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
+    told: dict[str, Any] = {name: body[name] for name in ("max_tokens", "max_completion_tokens") if name in body}
     told |= {"temperature": body.get("temperature"), "form": body.get("response_format", {}).get("type")}
     assert told == said
 

@@ -190,7 +190,7 @@ def test_waiting_for_a_turn_is_no_part_of_the_deadline() -> None:
     bench = _Bench(DOWN)
 
     class Queued(LanguageModel):
-        name = "queued/1"  # type: ignore[assignment]
+        name = "queued/1"
 
         async def complete(self, question: Question) -> Completion:
             bench.clock.advance(500.0)
@@ -203,7 +203,7 @@ def test_waiting_for_a_turn_is_no_part_of_the_deadline() -> None:
 
 def test_a_call_without_an_end_is_ended_and_may_be_billed() -> None:
     class Endless(LanguageModel):
-        name = "endless/1"  # type: ignore[assignment]
+        name = "endless/1"
 
         async def complete(self, question: Question) -> Completion:
             await asyncio.sleep(3600)

@@ -10,8 +10,19 @@ broker_url = os.environ["DAGSTER_CELERY_BROKER_URL"]
 result_backend = os.environ["DAGSTER_CELERY_BACKEND_URL"]
 broker_connection_retry_on_startup = True
 
-include = ["ss_pipeline.definitions"]
-"""The code is loaded once, by the worker; the processes of the runs are forked from it and have it already."""
+include = [
+    "ss_pipeline.definitions",
+    "ss_pipeline.llm.rules.client",
+    "ss_pipeline.stages.publishing.report",
+    "matplotlib.backends.backend_svg",
+    "multiprocessing.popen_fork",
+    "PIL.BmpImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.PpmImagePlugin",
+]
+"""Imported once, by the worker; the processes of the runs are forked from it and have it already. As the warm
+launcher's `preload` in dagster.yaml."""
 
 worker_max_tasks_per_child = 1
 """A process of its own for each run."""

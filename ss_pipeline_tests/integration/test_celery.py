@@ -16,7 +16,7 @@ from ss_pipeline_tests.stacks import wait_for
 
 pytestmark = pytest.mark.stack
 QUICK_JOBS = 8
-SECONDS = 120
+SECONDS = 240
 RUNTIME_SECONDS = 45
 
 
@@ -40,7 +40,7 @@ class Story:
 def _two_workers(folder: Path, **changes: int) -> Iterator[tuple[Cluster, list[Worker]]]:
     """A cluster that has published its first jobs. Leases are short, since workers die here."""
     settings = {"SS_CLAIM_SLOTS": "4", "SS_CLAIM_MAX_JOBS": "2"}
-    leases = {"SS_CLAIM_LEASE_SECONDS": "3", "SS_CLAIM_HEARTBEAT_SECONDS": "1"}
+    leases = {"SS_CLAIM_LEASE_SECONDS": "6", "SS_CLAIM_HEARTBEAT_SECONDS": "1"}
     with celery_cluster(folder, changes=changes, **settings, **leases) as cluster:
         for number in range(QUICK_JOBS):
             cluster.pipeline.hand_in(f"quick-{number}", csv=wages_csv(60 + number))

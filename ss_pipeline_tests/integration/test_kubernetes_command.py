@@ -31,7 +31,7 @@ def test_the_code_location_of_the_chart_starts_and_answers_its_probe(tmp_path: P
     command = [*dagster, "grpc", "-h", "127.0.0.1", *port, *code["dagsterApiGrpcArgs"]]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
         try:
-            wait_for(answers, 60)
+            wait_for(answers, 120)
             assert server.poll() is None
         finally:
             server.terminate()

@@ -40,10 +40,20 @@ def test_the_launcher_takes_its_settings(monkeypatch: pytest.MonkeyPatch) -> Non
     assert checked.value["broker"] == checked.value["backend"] == "redis://broker"
 
 
-def test_the_settings_of_the_workers_are_celerys_and_name_the_same_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings of the workers."""
     for name in ADDRESSES:
         monkeypatch.setenv(name, f"redis://{name}")
     module = runpy.run_path(str(DEPLOY / "celery" / "dagster_celery_config.py"))
-    settings = {name: value for name, value in module.items() if not name.startswith("_") and name != "os"}
-    assert settings.keys() <= SETTING_KEYS
-    assert [settings["broker_url"], settings["result_backend"]] == [f"redis://{name}" for name in ADDRESSES]
+    return {name: value for name, value in module.items() if not name.startswith("_") and name != "os"}
+
+
+def test_a_worker_loads_what_the_warm_launchers_zygote_loads(worker: dict[str, Any]) -> None:
+    preload = instance("dagster.postgres.yaml")["run_launcher"]["config"]["preload"]
+    assert worker["include"] == ["ss_pipeline.definitions", *preload]
+
+
+def test_the_settings_of_the_workers_are_celerys_and_name_the_same_addresses(worker: dict[str, Any]) -> None:
+    assert worker.keys() <= SETTING_KEYS
+    assert [worker["broker_url"], worker["result_backend"]] == [f"redis://{name}" for name in ADDRESSES]

@@ -28,6 +28,7 @@ from ss_pipeline.errors import (
     LLMError,
     LLMOutcomeUnknownError,
     LLMRefusedError,
+    StoreError,
 )
 from ss_pipeline.llm.call_records import ledger_key, read_record
 from ss_pipeline.llm.limits import Budget
@@ -39,7 +40,8 @@ from ss_pipeline.telemetry.events import emit
 BUDGETS: Final = "budgets"
 
 _LOOK_SECONDS: Final = 0.25
-"""Between two looks at what others have reserved."""
+_LONGEST_LOOK_SECONDS: Final = 2.0
+"""Between two looks at what others have reserved: twice as long each time."""
 
 
 class Amount(BaseModel):
@@ -177,7 +179,7 @@ class BudgetedModel(LanguageModel):
 
     async def _reserved(self, question: Question) -> list[_Purse]:
         """The accounts the call is paid from, each with the most it can take reserved."""
-        most = self._most(question)
+        most, pause = self._most(question), _LOOK_SECONDS
         try:
             while True:
                 purses = self._purses(question)
@@ -186,7 +188,8 @@ class BudgetedModel(LanguageModel):
                     return purses
                 if not self._accounts.may_come_free(refusing, tenant_id=question.tenant_id, amount=most):
                     raise self._refusal(refusing, question, most)
-                await self._sleep(_LOOK_SECONDS)
+                await self._sleep(pause)
+                pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
         except asyncio.CancelledError:
             raise asyncio.CancelledError(NOT_SENT) from None
 
@@ -214,8 +217,18 @@ class BudgetedModel(LanguageModel):
         return Amount(tokens=tokens * calls, money=(cost or Decimal(0)) * calls)
 
     def _settle(self, purses: list[_Purse], question: Question, spent: Amount) -> None:
+        """Enters what a call took. Where the store refuses, the answer is worth more: the ledger settles it later."""
         for purse in purses:
-            self._accounts.settle(purse.key, key=question.key, spent=spent)
+            try:
+                self._accounts.settle(purse.key, key=question.key, spent=spent)
+            except StoreError as error:
+                emit(
+                    "SS_LLM_SPENDING_NOT_ENTERED",
+                    level=logging.WARNING,
+                    job_id=question.job_id,
+                    place=purse.key.name,
+                    code=error.error_code,
+                )
 
     def _refusal(self, purse: _Purse, question: Question, most: Amount) -> LLMError:
         emit(

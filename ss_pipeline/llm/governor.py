@@ -12,13 +12,20 @@ Where one process is told to come back later (Retry-After), all wait. Retries ar
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from ss_pipeline.clock import Clock
-from ss_pipeline.errors import DocumentChangedError, DocumentExistsError, DocumentNotFoundError, LLMUnavailableError
+from ss_pipeline.errors import (
+    DocumentChangedError,
+    DocumentExistsError,
+    DocumentNotFoundError,
+    LLMUnavailableError,
+    StoreError,
+)
 from ss_pipeline.llm.limits import Rate
 from ss_pipeline.llm.model import NOT_SENT, Completion, LanguageModel, Question
 from ss_pipeline.llm.prices import most_tokens
@@ -152,16 +159,16 @@ class GovernedModel(LanguageModel):
         usage = most_tokens(question)
         most = usage.input_tokens + usage.output_tokens
         await self._turn(name, rate, tokens=most)
-        taken = 0
         try:
             completion = await self._inner.complete(question)
-            taken = completion.usage.input_tokens + completion.usage.output_tokens or most
         except LLMUnavailableError as error:
-            self._pause(name, error.retry_after)
+            if error.retry_after:
+                until = self._now() + error.retry_after
+                self._enter(name, question, lambda queue: queue.paused(until))
             raise
-        finally:
-            if rate.tokens_per_minute is not None and taken:
-                self._change(name, lambda queue: queue.given_back(rate, tokens=most - taken))
+        taken = completion.usage.input_tokens + completion.usage.output_tokens or most
+        if taken != most and rate.tokens_per_minute is not None:
+            self._enter(name, question, lambda queue: queue.given_back(rate, tokens=most - taken))
         return completion
 
     def _limit_of(self, question: Question) -> tuple[str, Rate] | None:
@@ -184,10 +191,18 @@ class GovernedModel(LanguageModel):
         if (waited := self._now() - begun) >= _TOLD_SECONDS:
             emit("SS_LLM_RATE_WAITED", limit=name, seconds=round(waited, 1))
 
-    def _pause(self, name: str, seconds: float | None) -> None:
-        if seconds:
-            until = self._now() + seconds
-            self._change(name, lambda queue: queue.paused(until))
+    def _enter(self, name: str, question: Question, change: Callable[[Queue], Queue]) -> None:
+        """Enters what a call came to. Where the store refuses, its answer or error is worth more."""
+        try:
+            self._change(name, change)
+        except StoreError as error:
+            emit(
+                "SS_LLM_SPENDING_NOT_ENTERED",
+                level=logging.WARNING,
+                job_id=question.job_id,
+                place=_key_of(name).name,
+                code=error.error_code,
+            )
 
     def _now(self) -> float:
         return self._clock.now().timestamp()

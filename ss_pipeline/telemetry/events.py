@@ -60,6 +60,7 @@ EVENTS: Final[dict[str, str]] = {
     "SS_LLM_HEARTBEAT_FAILED": "A process that asks a model could not say that it lives.",
     "SS_LLM_TRACE_NOT_WRITTEN": "A file of a call's trace could not be written; the ledger has the call.",
     "SS_LLM_BUDGET_EXHAUSTED": "A budget has no room for a call; nothing was sent.",
+    "SS_LLM_SPENDING_NOT_ENTERED": "What a call took could not be entered in a budget or a limit a minute.",
     "SS_LLM_RATE_WAITED": "A call waited for its turn because of a limit a minute.",
     "SS_LLM_RETRIED": "A call failed in a way that may pass; the question is asked again after the pause.",
     "SS_LLM_BREAKER_OPENED": "A provider failed several times in a row; for a while this process does not ask it.",

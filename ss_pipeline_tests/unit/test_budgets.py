@@ -25,6 +25,7 @@ from ss_pipeline.llm.policies import LLMConfig, Policies, TenantPolicy, check_pr
 from ss_pipeline.llm.prices import Price, PriceTable, most_tokens
 from ss_pipeline.store.base import DocumentKey
 from ss_pipeline_tests.fakes import StandingClock
+from ss_pipeline_tests.flaky_store import FlakyBackend
 from ss_pipeline_tests.llm_calls import JOB, PRICES, Desk, ToldModel, a_completion, a_question
 from ss_pipeline_tests.store_contract import STANDS, Stand
 
@@ -196,6 +197,32 @@ async def test_asking_again_after_an_unknown_outcome_spends_the_earlier_reservat
     Accounts(memory.backend)._change(day, lambda found: found.reserving(question.key, Amount(tokens=MOST)))
     await desk.budgeted(ToldModel(), Budget(tokens_per_day=2 * MOST)).complete(question)
     assert (account(desk).spent.tokens, account(desk).reserved) == (MOST + 30, {})
+
+
+async def test_what_could_not_be_entered_is_settled_by_the_ledger_when_it_matters(
+    memory: Stand, tmp_path: Path
+) -> None:
+    desk = Desk.at(tmp_path, memory.backend, SystemClock())
+    budget = Budget(tokens_per_day=MOST + 30)
+    flaky = FlakyBackend(memory.backend)
+    paid = Desk.at(tmp_path, flaky, SystemClock()).budgeted(_Failing(flaky), budget)
+    assert (await paid.complete(numbered(1))).calls == 1
+    assert account(desk).reserved != {}
+    assert (await desk.budgeted(ToldModel(), budget).complete(numbered(2))).calls == 1
+    assert (account(desk).spent.tokens, account(desk).reserved) == (60, {})
+
+
+class _Failing(ToldModel):
+    """Answers, and then the store fails once."""
+
+    def __init__(self, documents: FlakyBackend) -> None:
+        super().__init__()
+        self._documents = documents
+
+    async def complete(self, question: Question) -> Completion:
+        completion = await super().complete(question)
+        self._documents.fail_next("before")
+        return completion
 
 
 async def test_without_a_budget_nothing_is_kept(memory: Stand, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ss_pipeline.llm.governor import RATES, Queue
 from ss_pipeline.llm.limits import Rate
 from ss_pipeline.llm.model import NOT_SENT, Completion, LanguageModel, Question
 from ss_pipeline_tests.fakes import StandingClock
+from ss_pipeline_tests.flaky_store import FlakyBackend
 from ss_pipeline_tests.llm_calls import Desk, ToldModel, a_completion, a_question
 from ss_pipeline_tests.store_contract import STANDS, Stand
 
@@ -145,7 +146,8 @@ async def test_who_was_waiting_when_all_were_told_to_wait_takes_a_new_place(memo
     await governed.complete(a_question("first"))
     waiting = asyncio.create_task(governed.complete(a_question("second")))
     await asyncio.sleep(0)
-    governed._pause("openai", 100.0)
+    until = clock.now().timestamp() + 100.0
+    governed._change("openai", lambda queue: queue.paused(until))
     waking.set()
     await waiting
     assert model.times[1] - model.times[0] >= 100.0
@@ -180,3 +182,11 @@ async def test_who_is_stopped_while_waiting_has_sent_nothing(memory: Stand, tmp_
     with pytest.raises(asyncio.CancelledError, match=NOT_SENT):
         await waiting
     assert len(model.asked) == 1
+
+
+async def test_an_answer_is_not_lost_where_what_it_took_cannot_be_entered(memory: Stand, tmp_path: Path) -> None:
+    documents = FlakyBackend(memory.backend, ["no", "no", "no", "before"])
+    desk = Desk.at(tmp_path, documents, StandingClock())
+    governed = desk.governed(ToldModel(), {"openai": Rate(tokens_per_minute=6_000)})
+    assert (await governed.complete(a_question())).calls == 1
+    assert documents.calls == ["read", "create", "read", "read"]

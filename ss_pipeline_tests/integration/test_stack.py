@@ -134,9 +134,11 @@ def test_a_job_that_is_typed_in_has_its_one_run_without_a_sensor(stack: Stack) -
             continue
         job = _published(stack, submitted["job_id"])
         (run,) = _runs_of(stack.url, job.job_id)
-        assert (SENSOR_TAG in run["tags"]) is (submitted["run_id"] is None)
         assert len(job.publications) == 1
-        if run["runId"] == submitted["run_id"]:
+        if SENSOR_TAG not in run["tags"]:
+            assert submitted["run_id"] in {run["runId"], None}, (
+                "None where the answer came later than the command waits"
+            )
             return
     pytest.fail("five times in a row a sensor was quicker")
 

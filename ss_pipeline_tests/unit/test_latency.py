@@ -7,6 +7,7 @@ import pytest
 from ss_pipeline.bench import latency
 from ss_pipeline.bench.latency import Waited
 from ss_pipeline.jobs.lifecycle import transition
+from ss_pipeline.jobs.model import JobStatus
 from ss_pipeline_tests.builders import CREATED_AT, a_job
 
 BEGAN = datetime.fromisoformat(CREATED_AT).timestamp()
@@ -14,7 +15,14 @@ BEGAN = datetime.fromisoformat(CREATED_AT).timestamp()
 
 def test_the_waiting_is_read_from_the_history_of_the_job() -> None:
     job = a_job()
-    for status, second in (("draft_ready", 3), ("confirmed", 4), ("queued", 4), ("running", 4), ("succeeded", 5)):
+    ways: list[tuple[JobStatus, int]] = [
+        ("draft_ready", 3),
+        ("confirmed", 4),
+        ("queued", 4),
+        ("running", 4),
+        ("succeeded", 5),
+    ]
+    for status, second in ways:
         job = transition(job, status, at=f"2026-01-06T12:00:0{second}.500000+00:00", by="test")
     assert latency._waited(job, BEGAN - 1, command=2.0, at_once=True) == Waited(2.0, 4.5, 6.5, at_once=True)
 

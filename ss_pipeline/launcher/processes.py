@@ -68,6 +68,12 @@ def is_alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
+def age_seconds(process: Process) -> float:
+    """How long ago it was started."""
+    up = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    return up - process.started / os.sysconf("SC_CLK_TCK")
+
+
 def is_in_sight(process: Process) -> bool:
     """Whether this process could see it if it lived: not so where it is in another container."""
     return process.namespace == _namespace()

@@ -21,7 +21,7 @@ from typing import Final
 from ss_pipeline.errors import CodeNotLoadedError, LauncherBusyError, ZygoteUnreachableError, ZygoteUnsafeError
 from ss_pipeline.launcher import dagster_internals
 from ss_pipeline.launcher.folder import LauncherFolder
-from ss_pipeline.launcher.processes import Process, identify, is_alive, send_signal
+from ss_pipeline.launcher.processes import Process, age_seconds, identify, is_alive, send_signal
 from ss_pipeline.launcher.protocol import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -43,7 +43,10 @@ LISTENER_FD: Final = 3
 """Where a zygote finds its listening socket."""
 _BACKLOG: Final = 128
 _GRACE_SECONDS: Final = 5.0
-"""How long past a launch's deadline the zygote may take to refuse it, before it is taken for hung and killed."""
+"""How long past a launch's deadline the zygote may take to refuse it."""
+_HUNG_AFTER: Final = 3
+"""A zygote that does not answer may be importing on a busy machine; one that is older than so many launches may take is
+taken for hung."""
 _POLL_SECONDS: Final = 0.02
 _MOST_LOST: Final = 2
 """How often a zygote may die during one launch."""
@@ -66,9 +69,10 @@ class Zygotes:
 
         Raises:
             CodeNotLoadedError: importing the code location raised.
-            LauncherBusyError: max_children runs live and none ended in time.
+            LauncherBusyError: max_children runs live and none ended in time; or the zygote did not answer in time: it
+                may still import the code, and one that may not is killed.
             ZygoteUnsafeError: the code location has threads after its import.
-            ZygoteUnreachableError: no zygote came up, or it died or hung; the run has no process.
+            ZygoteUnreachableError: no zygote came up, or it died; the run has no process.
             LauncherFolderUnsafeError: the launcher's folder is not this user's.
         """
         deadline = time.monotonic() + seconds
@@ -79,14 +83,17 @@ class Zygotes:
             except OSError as error:
                 if (record := self._records.read(run_id)) is not None:
                     return Launched(run_id, record.process.pid)
+                self._refuse_late(start, error, seconds=seconds)
                 lost += 1
                 if lost == _MOST_LOST or time.monotonic() > deadline:
                     raise self._unreachable(start, f"the zygote was lost during the launch: {error}") from error
                 continue
             if isinstance(answer, Launched):
                 return answer
-            if not isinstance(answer, Retiring) or time.monotonic() > deadline:
+            if not isinstance(answer, Retiring):
                 raise self._refusal(start, answer)
+            if time.monotonic() > deadline:
+                raise LauncherBusyError(f"the zygote was being replaced: {answer.reason}")
 
     def conditions(self) -> Iterator[tuple[str, Process, Condition | None]]:
         """Each living zygote with its key, and how it is; None where it takes no more launches or does not answer."""
@@ -131,20 +138,16 @@ class Zygotes:
         return answer if isinstance(answer, Condition) and answer.pid == process.pid else None
 
     def _ask(self, start: ZygoteStart, request: Request, *, deadline: float) -> Answer:
-        """One question. Kills a zygote that has not answered well after the deadline.
+        """One question.
 
         Raises:
             ConnectionError: the zygote went away.
-            TimeoutError: it hung and is gone now.
+            TimeoutError: it has not answered until well after the deadline.
         """
         key = start.key(_environment(start))
         with self._reached(key, start, deadline) as connection:
             connection.settimeout(max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
-            try:
-                return _exchange(connection, request, outputs=isinstance(request, Launch))
-            except TimeoutError:
-                self._kill(key)
-                raise
+            return _exchange(connection, request, outputs=isinstance(request, Launch))
 
     def _reached(self, key: str, start: ZygoteStart, deadline: float) -> socket.socket:
         """A connection to the zygote of this key, started if there is none."""
@@ -175,10 +178,17 @@ class Zygotes:
             self._folder.add_zygote(key, process)
         emit("SS_LAUNCHER_ZYGOTE_STARTED", key=key, pid=pid, location=start.location, log=str(self._folder.log(key)))
 
-    def _kill(self, key: str) -> None:
-        """Ends the zygote that listens: of those with this key, the one that was started last."""
+    def _refuse_late(self, start: ZygoteStart, error: OSError, *, seconds: float) -> None:
+        """Raises where there was no answer in time; a zygote that hangs is gone then."""
+        if isinstance(error, TimeoutError):
+            self._kill_hung(start, older_than=_HUNG_AFTER * seconds)
+            raise LauncherBusyError(f"the zygote has not answered within {seconds:g} s") from error
+
+    def _kill_hung(self, start: ZygoteStart, *, older_than: float) -> None:
+        """Ends the zygote that listens, of those with this key the last, unless it was started but lately (seconds)."""
+        key = start.key(_environment(start))
         *_, last = [None, *(process for name, process in self._folder.zygotes() if name == key)]
-        if last is not None and send_signal(last, signal.SIGKILL):
+        if last is not None and age_seconds(last) > older_than and send_signal(last, signal.SIGKILL):
             _wait_for_end(last)
 
     def _reap(self) -> None:

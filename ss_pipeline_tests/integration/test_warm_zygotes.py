@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.errors import DagsterLaunchFailedError
+from dagster._core.errors import DagsterLaunchFailedError, DagsterUserCodeUnreachableError
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.context import BaseWorkspaceRequestContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
@@ -225,14 +224,25 @@ def test_a_changed_environment_gets_a_zygote_of_its_own(tmp_path: Path, monkeypa
 
 @pytest.mark.soak
 def test_a_zygote_that_hangs_is_killed_and_the_next_launch_has_another(tmp_path: Path) -> None:
-    with warm_instance(tmp_path, fallback=False) as warm:
+    with warm_instance(tmp_path) as warm:
         assert warm.ended(warm.launch("say_job")) == "SUCCESS"
         (hanging,) = warm.zygotes()
         os.kill(hanging.pid, signal.SIGSTOP)
-        with warm.options(start_seconds=1), pytest.raises(DagsterLaunchFailedError, match="timed out"):
+        with warm.options(start_seconds=1), pytest.raises(DagsterUserCodeUnreachableError, match="not answered"):
             warm.launch("say_job")
         assert not is_alive(hanging)
         assert warm.ended(warm.launch("say_job")) == "SUCCESS"
+
+
+@pytest.mark.soak
+def test_an_import_that_takes_too_long_is_neither_ended_nor_left_to_the_default_launcher(tmp_path: Path) -> None:
+    with warm_instance(tmp_path, environment={"WARM_SLEEP": "15"}) as warm:
+        with warm.options(start_seconds=5), pytest.raises(DagsterUserCodeUnreachableError, match="not answered"):
+            warm.launch("say_job")
+        (importing,) = warm.zygotes()
+        run_id = warm.launch("say_job")
+        assert warm.ended(run_id) == "SUCCESS"
+        assert zygote_of(warm, run_id) == importing
 
 
 @pytest.mark.soak
@@ -331,17 +341,16 @@ def test_the_threads_of_a_memory_allocator_are_no_hindrance(tmp_path: Path) -> N
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("environment", "options", "said"),
+    ("environment", "said"),
     [
-        ({"WARM_THREAD": "1"}, {}, "early bird"),
-        ({"WARM_EXIT": "1"}, {}, "the zygote was lost"),
-        ({"WARM_SLEEP": "60"}, {"start_seconds": 1}, "timed out"),
+        ({"WARM_THREAD": "1"}, "early bird"),
+        ({"WARM_EXIT": "1"}, "the zygote was lost"),
     ],
 )
 def test_without_a_fallback_the_run_fails_and_the_reason_is_said(
-    tmp_path: Path, environment: dict[str, str], options: dict[str, Any], said: str
+    tmp_path: Path, environment: dict[str, str], said: str
 ) -> None:
-    with warm_instance(tmp_path, fallback=False, environment=environment, **options) as warm:
+    with warm_instance(tmp_path, fallback=False, environment=environment) as warm:
         run_id = warm.create("say_job")
         with pytest.raises(DagsterLaunchFailedError, match=said):
             warm.dagster.launch_run(run_id, None)  # type: ignore[arg-type]

@@ -29,7 +29,5 @@ def main(point: str, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a background process of a shell ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process of a shell ignores it
     main(sys.argv[1], signal.Signals(int(sys.argv[2])))

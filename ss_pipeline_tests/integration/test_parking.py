@@ -1,5 +1,6 @@
 """A job whose budget is used up is parked until it resets: no failure, no attempt, and it goes on by itself."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 
 from ss_pipeline.errors import DecisionError, LLMBudgetError
 from ss_pipeline.jobs.lifecycle import phase
+from ss_pipeline.llm.budgets import next_day
+from ss_pipeline.llm.call_records import records
 from ss_pipeline.stages import decision
 from ss_pipeline.store.jobs import job_key
+from ss_pipeline_tests.fake_llm.process import fake_llm
 from ss_pipeline_tests.pipeline import Pipeline, ScriptedDrafter, a_pipeline
 
 
@@ -69,3 +73,29 @@ def test_a_person_lets_a_parked_job_go_on_at_once(pipeline: Pipeline) -> None:
     assert [claim.job_ids for claim in pipeline.claims(room=5)] == [(job_id,)]
     with pytest.raises(DecisionError):
         decision.retry(pipeline.job(job_id), by="ann", at=at)
+
+
+@pytest.mark.guarantee("L2")
+def test_of_five_jobs_a_budget_for_two_publishes_two_and_parks_three_until_midnight(tmp_path: Path) -> None:
+    with fake_llm() as server:
+        server.does(answer=json.dumps({"draft_text": "Wages.", "outcome_var": "wage", "treatment_var": "educ"}))
+        model = {"llm_provider": "openai", "llm_model": "gpt-4o-mini", "llm_base_url": server.openai_url}
+        learning = a_pipeline(tmp_path / "learning", **model, llm_api_keys={"openai": "k"})
+        learning.run(learning.a_job("s0", requirement="Does educ raise wage in 1990?"))
+        (record,) = records(learning.parts.jobs.backend)
+        assert record.answer
+        budget = 2 * record.answer.usage.tokens + record.expected.tokens - 1
+        file = tmp_path / "tenants.toml"
+        file.write_text(f"[default]\nbudget = {{ tokens_per_day = {budget} }}\n")
+        pipeline = a_pipeline(tmp_path / "data", **model, llm_api_keys={"openai": "k"}, tenants_file=file)
+        jobs = [pipeline.a_job(f"s{n}", requirement=f"Does educ raise wage in 199{n}?") for n in range(5)]
+        _, ended = pipeline.run(*jobs)
+        assert sorted(end.ending for end in ended.values()) == ["parked"] * 3 + ["published"] * 2
+        midnight = next_day(pipeline.parts.clock.now())
+        waiting = [job for job in map(pipeline.job, jobs) if job.parked]
+        assert {job.parked.until for job in waiting if job.parked} == {midnight}
+        assert server.seen().calls == 1 + 2
+        file.unlink()
+        richer = a_pipeline(tmp_path / "data", **model, llm_api_keys={"openai": "k"})
+        _, ended = richer.run(*(job.job_id for job in waiting), claim_id="claim_2")
+        assert {end.ending for end in ended.values()} == {"published"}

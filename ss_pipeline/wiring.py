@@ -105,7 +105,7 @@ def work_parts(parts: Parts) -> "WorkParts":
             wall_seconds=settings.profile_wall_seconds,
             memory_mb=settings.profile_memory_mb,
         ),
-        review_policy=settings.review_policy,
+        review_policy=parts.policies.default.review or settings.review_policy,
         lease_seconds=settings.claim_lease_seconds,
         heartbeat_seconds=settings.claim_heartbeat_seconds,
         max_attempts=settings.claim_max_attempts,

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ss_pipeline.artifacts.store import ArtifactStore
 from ss_pipeline.errors import ArtifactError
 from ss_pipeline.job_run import Stage, StageDone
-from ss_pipeline.jobs.drafts import Draft
+from ss_pipeline.jobs.drafts import Draft, DraftOrigin
 from ss_pipeline.jobs.inputs import InputsManifest
 from ss_pipeline.jobs.lifecycle import phase
 from ss_pipeline.jobs.model import Job, Publication
@@ -93,6 +93,21 @@ def _draft(result: BaseModel, job: Job, _artifacts: ArtifactStore) -> dict[str, 
         "revision": dg.MetadataValue.int(draft.revision),
         "decision": dg.MetadataValue.text(decided),
         "open_questions": dg.MetadataValue.md("\n".join(f"- {escape(line)}" for line in open_lines) or "None."),
+        **_origin(draft.origin),
+    }
+
+
+def _origin(origin: DraftOrigin | None) -> dict[str, Any]:
+    """Which models were asked for the draft; nothing where none was."""
+    if origin is None:
+        return {}
+    return {
+        "asked": dg.MetadataValue.text(", ".join(origin.asked)),
+        "prompt_versions": dg.MetadataValue.text(", ".join(origin.prompt_versions)),
+        "input_tokens": dg.MetadataValue.int(origin.input_tokens),
+        "output_tokens": dg.MetadataValue.int(origin.output_tokens),
+        "ledger_keys": dg.MetadataValue.text("\n".join(origin.ledger_keys)),
+        "fallback": dg.MetadataValue.text(origin.fallback_code or "none"),
     }
 
 

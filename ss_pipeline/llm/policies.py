@@ -72,14 +72,13 @@ PROVIDERS: Final[dict[str, ProviderConfig]] = {
 
 
 class TenantPolicy(_Section):
-    """What holds for a tenant.
+    """What holds for a tenant. What is left out is the default's.
 
     Args:
-        llm: None = the default's.
         fallback: Models that are asked in turn where the first gives no answer.
         on_failure: Where no model gives an answer: `rules` = the rule drafter, marked in the draft; `fail` = the job
             is failed with the reason, or given back where the fault may pass.
-        review: None = `SS_REVIEW_POLICY`.
+        review: None = as `SS_REVIEW_POLICY` says.
     """
 
     llm: LLMConfig | None = None
@@ -87,6 +86,11 @@ class TenantPolicy(_Section):
     on_failure: Literal["rules", "fail"] = "rules"
     review: ReviewPolicy | None = None
     budget: Budget = Budget()
+
+    def filled_from(self, default: "TenantPolicy") -> "TenantPolicy":
+        """With the default's where it says nothing; but a tenant with a model of its own gets no other's fallback."""
+        own = {name: getattr(self, name) for name in self.model_fields_set}
+        return default.model_copy(update=({"fallback": ()} if self.llm else {}) | own)
 
     def models(self) -> tuple[LLMConfig, ...]:
         """Who is asked, in turn; none where the rules draft."""
@@ -156,14 +160,9 @@ def load_policies(file: Path | None, *, default: LLMConfig, base_url: str | None
         own = ProviderConfig(base_url=base_url, needs_key=False)
         placed = own if provider is None else provider.model_copy(update={"base_url": base_url})
         policies = policies.model_copy(update={"providers": policies.providers | {default.provider: placed}})
-    first = policies.default.llm or default
-    filled = {
-        tenant: policy if policy.llm else policy.model_copy(update={"llm": first})
-        for tenant, policy in policies.tenants.items()
-    }
-    return policies.model_copy(
-        update={"default": policies.default.model_copy(update={"llm": first}), "tenants": filled}
-    )
+    common = policies.default.model_copy(update={"llm": policies.default.llm or default})
+    tenants = {tenant: policy.filled_from(common) for tenant, policy in policies.tenants.items()}
+    return policies.model_copy(update={"default": common, "tenants": tenants})
 
 
 def check_policies(policies: Policies, *, keys: Mapping[str, SecretStr]) -> None:

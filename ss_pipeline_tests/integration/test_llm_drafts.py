@@ -130,6 +130,8 @@ def test_whatever_a_provider_does_the_job_ends_and_a_fallback_is_marked(
     assert draft.origin
     assert draft.drafter == "rules/1"
     assert draft.origin.fallback_code
+    report = next(tmp_path.rglob("report.md")).read_text(encoding="utf-8")
+    assert f"rules/1 in place of openai/gpt-4o-mini ({draft.origin.fallback_code})" in report.replace("\\", "")
     assert server.seen().calls <= (3 if FAULTS[mode].asks_again else 2)
 
 

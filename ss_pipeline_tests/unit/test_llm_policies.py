@@ -124,6 +124,23 @@ def test_a_tenant_that_names_no_model_has_the_default_one(tmp_path: Path) -> Non
     assert [config.name for config in policies.of("other").models()] == ["qwen/qwen-plus"]
 
 
+def test_what_a_policy_leaves_out_is_the_defaults_but_for_anothers_fallback(tmp_path: Path) -> None:
+    file = tmp_path / "t.toml"
+    file.write_text(
+        '[default]\nreview = "always"\nbudget = { tokens_per_day = 7 }\n'
+        'llm = { provider = "openai", model = "m" }\nfallback = [{ provider = "qwen", model = "q" }]\n'
+        '[tenants.same]\non_failure = "fail"\n[tenants.own]\nllm = { provider = "claude", model = "c" }\n'
+    )
+
+    policies = load_policies(file, default=LLMConfig())
+
+    same, own = policies.of("same"), policies.of("own")
+    assert (same.review, same.budget.tokens_per_day, same.on_failure) == ("always", 7, "fail")
+    assert [config.name for config in same.models()] == ["openai/m", "qwen/q"]
+    assert (own.review, own.budget.tokens_per_day) == ("always", 7)
+    assert [config.name for config in own.models()] == ["claude/c"]
+
+
 def test_a_server_of_ones_own_needs_an_address_and_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PROVIDER": "mine", "MODEL": "m", "BASE_URL": "http://127.0.0.1:1/v1"}.items():
         monkeypatch.setenv(f"SS_LLM_{name}", value)

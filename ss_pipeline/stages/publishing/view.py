@@ -271,12 +271,20 @@ def _provenance(parts: ReportParts) -> tuple[Fact, ...]:
         Fact(words["revision"], str(draft.revision)),
         Fact(words["submitted"], moment(job.created_at)),
         Fact(words["drafted"], moment(draft.created_at)),
-        Fact(words["drafter"], draft.drafter or words["imported"]),
+        Fact(words["drafter"], _drafter(parts)),
         Fact(words["decided"], moment(parts.decision.at)),
         Fact(words["draft_hash"], draft.sha256, code=True),
         Fact(words["trace"], job.trace_id, code=True),
         Fact(words["software"], parts.software),
     )
+
+
+def _drafter(parts: ReportParts) -> str:
+    """Who drafted, and in whose place where no model gave a usable answer."""
+    drafter, origin = parts.draft.drafter or parts.words["imported"], parts.draft.origin
+    if origin is None or origin.fallback_code is None:
+        return drafter
+    return f"{drafter} {parts.words['in_place_of']} {', '.join(origin.asked)} ({origin.fallback_code})"
 
 
 def _data_file(data: DatasetProfile, inputs: Sequence[InputDataset]) -> DataFile:

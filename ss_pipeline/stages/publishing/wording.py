@@ -150,6 +150,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "tenant": ("Tenant", "租户"),
     "drafted": ("Drafted", "草稿时间"),
     "drafter": ("Drafted by", "起草者"),
+    "in_place_of": ("in place of", "代替"),
     "revision": ("Revision", "修订号"),
     "submitted": ("Submitted", "提交时间"),
     "decided": ("Decided", "审核时间"),

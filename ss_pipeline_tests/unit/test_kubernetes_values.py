@@ -21,6 +21,7 @@ FOLDER: Final = PROJECT_ROOT / "deploy" / "kubernetes"
 VALUES: Final[dict[str, Any]] = yaml.safe_load((FOLDER / "values.yaml").read_text(encoding="utf-8"))
 INSTANCE: Final[dict[str, Any]] = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8"))
 DAEMON: Final[dict[str, Any]] = VALUES["dagsterDaemon"]
+LAUNCH_RETRIES: Final = {"max_user_code_failure_retries", "user_code_failure_retry_delay"}
 CODE: Final[dict[str, Any]] = VALUES["dagster-user-deployments"]["deployments"][0]
 
 
@@ -42,7 +43,7 @@ def check(schema: Path, *values: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("here", "there", "differs"),
     [
-        (DAEMON["runCoordinator"]["config"]["queuedRunCoordinator"], INSTANCE["run_queue"], set()),
+        (DAEMON["runCoordinator"]["config"]["queuedRunCoordinator"], INSTANCE["run_queue"], LAUNCH_RETRIES),
         (VALUES["concurrency"]["runs"], INSTANCE["concurrency"]["runs"], {"max_concurrent_runs"}),
         (DAEMON["runMonitoring"], INSTANCE["run_monitoring"], {"start_timeout_seconds", "max_resume_run_attempts"}),
         (DAEMON["runRetries"], INSTANCE["run_retries"], set()),

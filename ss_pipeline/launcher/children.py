@@ -15,7 +15,15 @@ from typing import Final
 from ss_pipeline.errors import ZygoteUnreachableError
 from ss_pipeline.launcher import child
 from ss_pipeline.launcher.child import Inheritance, Run, Task
-from ss_pipeline.launcher.processes import Process, identify, is_alive, open_pidfd, send_signal, this_process
+from ss_pipeline.launcher.processes import (
+    Process,
+    end_group,
+    identify,
+    is_alive,
+    open_pidfd,
+    send_signal,
+    this_process,
+)
 from ss_pipeline.launcher.records import RunRecord, RunRecords
 from ss_pipeline.telemetry.events import emit
 
@@ -73,7 +81,7 @@ class Children:
                 continue
             descriptor = open_pidfd(record.process)
             if descriptor is None:
-                self._lost(record)
+                self._lose(record)
             else:
                 self._living[record.run_id] = record.process
                 self._watch(descriptor, partial(self._orphan_ended, record.run_id))
@@ -131,4 +139,9 @@ class Children:
         del self._living[run_id]
         record = self._records.read(run_id)
         if record is not None and not record.settled:
-            self._lost(record)
+            self._lose(record)
+
+    def _lose(self, record: RunRecord) -> None:
+        """What a run has started (Dagster's `tail` for its logs, steps, readers) ends with it where it died."""
+        end_group(record.process)
+        self._lost(record)

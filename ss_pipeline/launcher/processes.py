@@ -105,6 +105,17 @@ def send_signal(process: Process, number: signal.Signals) -> bool:
     return True
 
 
+def end_group(leader: Process) -> None:
+    """Kills what is left of the process group of a leader that has ended: programs that it started.
+
+    A group keeps its number from being used again, so that it is still that of the leader.
+    """
+    is_of_now = leader.boot == _boot() and is_in_sight(leader)
+    if is_of_now and identify(leader.pid) is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
+
+
 def other_threads() -> list[str]:
     """The kernel's names of all threads of this process but the main one, those that Python does not know of included.
 

@@ -21,7 +21,7 @@ from typing import Final
 from ss_pipeline.errors import CodeNotLoadedError, LauncherBusyError, ZygoteUnreachableError, ZygoteUnsafeError
 from ss_pipeline.launcher import dagster_internals
 from ss_pipeline.launcher.folder import LauncherFolder
-from ss_pipeline.launcher.processes import Process, age_seconds, identify, is_alive, send_signal
+from ss_pipeline.launcher.processes import Process, age_seconds, end_group, identify, is_alive, send_signal
 from ss_pipeline.launcher.protocol import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -119,10 +119,12 @@ class Zygotes:
             send_signal(process, signal.SIGTERM)
         have_ended = _end_within(seconds, [*zygotes, *orphans])
         if not have_ended and kill:
-            rest = [*zygotes, *(record.process for record in self._running())]
-            for process in rest:
+            runs = [record.process for record in self._running()]
+            for process in (*zygotes, *runs):
                 send_signal(process, signal.SIGKILL)
-            have_ended = _end_within(_GRACE_SECONDS, rest)
+            have_ended = _end_within(_GRACE_SECONDS, [*zygotes, *runs])
+            for process in runs:
+                end_group(process)
         self._reap()
         return have_ended
 

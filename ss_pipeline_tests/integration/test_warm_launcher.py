@@ -17,7 +17,7 @@ from dagster._core.launcher import LaunchRunContext, WorkerStatus
 
 from ss_pipeline.errors import LauncherBusyError
 from ss_pipeline.launcher.dagster_internals import CodeHere, code_here
-from ss_pipeline.launcher.processes import is_alive
+from ss_pipeline.launcher.processes import identify, is_alive
 from ss_pipeline.launcher.protocol import MAX_REQUEST_BYTES, Launch, Look, to_line
 from ss_pipeline.launcher.start import ZygoteStart
 from ss_pipeline.launcher.zygotes import Zygotes
@@ -94,6 +94,13 @@ def test_a_process_that_ends_early_fails_its_run_only(warm: WarmInstance, how: s
     assert warm.run(neighbour).status == dg.DagsterRunStatus.STARTED
     assert warm.launcher.terminate(neighbour)
     assert warm.ended(neighbour) == "CANCELED"
+
+
+def test_what_a_run_has_started_ends_with_it_where_it_is_killed(warm: WarmInstance) -> None:
+    run_id = warm.launch("leave_job", how="killed")
+    assert warm.ended(run_id) == "FAILURE"
+    started = warm.note(f"started-{run_id}")
+    wait_for(lambda: identify(started) is None)
 
 
 def test_an_op_that_leaves_the_interpreter_fails_its_run(warm: WarmInstance) -> None:

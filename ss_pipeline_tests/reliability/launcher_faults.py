@@ -218,7 +218,8 @@ def faulty_stack(
     with ExitStack() as started, dg.DagsterInstance.from_config(str(home.dagster_home)) as opened:
         yield FaultyStack(home, opened, Pipeline(parts, wiring.work_parts(parts)), environment, started)
         started.close()
-    assert processes_of(folder) == []
+    left = processes_of(folder)
+    assert left == [], left
 
 
 def kill_at_random(stack: FaultyStack, victim: str, *, chance: random.Random) -> tuple[float, list[str]]:

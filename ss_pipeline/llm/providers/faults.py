@@ -47,6 +47,8 @@ def status_fault(
 
 def connection_fault(name: str, error: BaseException) -> LLMError:
     """The error for a call without an answer: harmless where nothing can have been sent, else of unknown outcome."""
+    if isinstance(error, LLMUnavailableError):  # of connections.py, about an answer: an SDK takes it for a broken line
+        return LLMUnavailableError(error.message, code=error.error_code)  # a new one: no error is its own cause
     what = type(error).__name__
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.ProxyError):
         return LLMUnavailableError(f"{name} cannot be reached ({what})", code="LLM_UNREACHABLE")

@@ -236,6 +236,12 @@ def kill_at_random(stack: FaultyStack, victim: str, *, chance: random.Random) ->
     return time.monotonic(), started
 
 
+def kill_group(leader: int) -> None:
+    """Kills what is left of a process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 def processes_of(folder: Path) -> list[str]:
     """Living processes that name the folder in their command line or environment."""
     found = []

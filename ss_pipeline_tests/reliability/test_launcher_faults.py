@@ -23,6 +23,7 @@ from ss_pipeline_tests.reliability.launcher_faults import (
     doubled,
     faulty_stack,
     kill_at_random,
+    kill_group,
 )
 
 STARTED_SECONDS = 30.0
@@ -104,13 +105,14 @@ def test_a_sensor_daemon_that_dies_at_any_of_its_points_loses_no_job_and_doubles
 
 
 def crashed(stack: FaultyStack, point: str, number: signal.Signals) -> int:
-    """Runs a sensor daemon until it dies at this point; its status."""
+    """Runs a sensor daemon until it dies at this point; its status. Its code server is there until the stack stops."""
     command = [sys.executable, "-m", "ss_pipeline_tests.reliability.crashing_daemon", point, str(int(number))]
     with stack.home.log_file.open("ab") as log:
         process = subprocess.Popen(
             command, cwd=stack.home.project, env=stack.variables, stdout=log, stderr=log, start_new_session=True
         )
-        return process.wait(90)
+    stack.started.callback(kill_group, process.pid)
+    return process.wait(90)
 
 
 # --- broken twins: what the tests above would catch

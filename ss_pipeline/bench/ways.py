@@ -24,7 +24,7 @@ DESCRIPTIONS: Final[dict[How, str]] = {
 }
 STAGES: Final[tuple[Stages, ...]] = ("trivial", "real")
 STORAGES: Final[dict[Storage, str]] = {"sqlite": "SQLite and files", "postgres": "PostgreSQL"}
-SLOTS: Final[dict[Storage, int]] = {"sqlite": 4, "postgres": 12}
+SLOTS: Final[dict[Storage, int]] = {"sqlite": 8, "postgres": 12}
 """Runs at once, as dagster.yaml and deploy/dagster.postgres.yaml have them."""
 LARGEST_CLAIM: Final = 25
 LIVE_KEYS: Final = 5_000

@@ -96,7 +96,7 @@ def test_a_back_end_that_is_not_there_is_refused_with_the_ones_that_are(
         ({"SS_CLAIM_HEARTBEAT_SECONDS": "21"}, "more than a third of SS_CLAIM_LEASE_SECONDS=60"),
         ({"SS_CLAIM_TENANT_WEIGHTS": '{"acme": 0}'}, "the weight of 'acme' must be above 0"),
         ({"SS_CLAIM_TENANT_CAPS": '{"acme": 0}'}, "the cap of 'acme' must be at least 1"),
-        ({"SS_CLAIM_RESERVED_SLOTS": '{"high": 4}'}, "fewer than SS_CLAIM_SLOTS=4"),
+        ({"SS_CLAIM_RESERVED_SLOTS": '{"high": 8}'}, "fewer than SS_CLAIM_SLOTS=8"),
         ({"SS_JOB_STORE_MIRROR": "file"}, "SS_JOB_STORE_MIRROR='file': it is the back end itself"),
     ],
 )

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     claim_max_jobs: int = Field(
         25, ge=1, le=25, description="Most jobs one run works on; a short backlog gets a run for each job."
     )
-    claim_slots: int = Field(4, ge=1, description="Runs at once; keep equal to max_concurrent_runs in dagster.yaml.")
+    claim_slots: int = Field(8, ge=1, description="Runs at once; keep equal to max_concurrent_runs in dagster.yaml.")
     claim_interval_seconds: int = Field(
         2, ge=1, description="Least seconds between two looks at the backlog; see `SS_INBOX_INTERVAL_SECONDS`."
     )

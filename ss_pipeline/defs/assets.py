@@ -13,7 +13,8 @@ import dagster as dg
 from ss_pipeline.claim_run import work_off
 from ss_pipeline.defs.checks import CHECK_SPECS, check_evaluations
 from ss_pipeline.defs.metadata import stage_metadata
-from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, partition_key_of
+from ss_pipeline.defs.partition_keys import job_of_partition, partition_key_of
+from ss_pipeline.defs.partitions import JOB_PARTITIONS
 from ss_pipeline.defs.tags import CLAIM_TAG
 from ss_pipeline.job_run import JobEnded, Stage, StageDone, WorkParts
 from ss_pipeline.stages.publishing.markdown import escape

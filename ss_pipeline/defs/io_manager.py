@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from upath import UPath
 
-from ss_pipeline.defs.partitions import job_of_partition
+from ss_pipeline.defs.partition_keys import job_of_partition
 from ss_pipeline.errors import ArtifactNotFoundError
 from ss_pipeline.job_run import Stage
 from ss_pipeline.jobs.inputs import MANIFEST_PATH

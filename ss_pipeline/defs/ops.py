@@ -11,7 +11,7 @@ import dagster as dg
 
 from ss_pipeline.claim_run import not_leased
 from ss_pipeline.defs.metadata import stage_metadata
-from ss_pipeline.defs.partitions import recorded_partition_key
+from ss_pipeline.defs.partition_keys import recorded_partition_key
 from ss_pipeline.errors import SSError
 from ss_pipeline.job_run import JobWorker, StageDone, WorkParts
 from ss_pipeline.jobs.lifecycle import is_decided

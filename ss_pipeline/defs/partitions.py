@@ -5,18 +5,7 @@ from typing import Final
 
 import dagster as dg
 
-from ss_pipeline.defs.partition_keys import job_of_partition, partition_key_of, recorded_partition_key
 from ss_pipeline.defs.tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
-
-__all__ = [
-    "ENDED",
-    "IN_FLIGHT",
-    "JOB_PARTITIONS",
-    "job_of_partition",
-    "keys_of_run",
-    "partition_key_of",
-    "recorded_partition_key",
-]
 
 JOB_PARTITIONS: Final = dg.DynamicPartitionsDefinition(name="jobs")
 

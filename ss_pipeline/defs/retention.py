@@ -10,7 +10,8 @@ from typing import Final
 import dagster as dg
 
 from ss_pipeline.defs.io_manager import op_outputs_folder
-from ss_pipeline.defs.partitions import ENDED, IN_FLIGHT, JOB_PARTITIONS, job_of_partition, keys_of_run
+from ss_pipeline.defs.partition_keys import job_of_partition
+from ss_pipeline.defs.partitions import ENDED, IN_FLIGHT, JOB_PARTITIONS, keys_of_run
 from ss_pipeline.errors import JobDataCorruptedError, JobNotFoundError
 from ss_pipeline.jobs.lifecycle import is_claimable
 from ss_pipeline.jobs.model import TERMINAL_STATUSES

@@ -10,7 +10,8 @@ from typing import Final
 import dagster as dg
 
 from ss_pipeline.defs.jobs import process_jobs
-from ss_pipeline.defs.partitions import ENDED, IN_FLIGHT, JOB_PARTITIONS, partition_key_of, recorded_partition_key
+from ss_pipeline.defs.partition_keys import partition_key_of, recorded_partition_key
+from ss_pipeline.defs.partitions import ENDED, IN_FLIGHT, JOB_PARTITIONS
 from ss_pipeline.defs.tags import RANGE_END_TAG, RANGE_START_TAG, busy_with, tags_of_claim
 from ss_pipeline.errors import SSError
 from ss_pipeline.stages.claiming import Claim, ClaimRules, free_claims, make_claims

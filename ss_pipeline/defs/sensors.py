@@ -8,7 +8,8 @@ had reserved. How claims become run requests is run_requests.py; `retirement_sen
 import dagster as dg
 
 from ss_pipeline.defs.jobs import process_jobs
-from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, keys_of_run
+from ss_pipeline.defs.partition_keys import job_of_partition
+from ss_pipeline.defs.partitions import JOB_PARTITIONS, keys_of_run
 from ss_pipeline.defs.retention import retirement_sensor
 from ss_pipeline.defs.run_requests import request_runs
 from ss_pipeline.defs.tags import CLAIM_TAG

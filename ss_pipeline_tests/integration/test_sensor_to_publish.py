@@ -6,7 +6,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from ss_pipeline.defs.partitions import JOB_PARTITIONS, job_of_partition, recorded_partition_key
+from ss_pipeline.defs.partition_keys import job_of_partition, recorded_partition_key
+from ss_pipeline.defs.partitions import JOB_PARTITIONS
 from ss_pipeline.defs.tags import CLAIM_TAG, RANGE_END_TAG, RANGE_START_TAG
 from ss_pipeline.stages import decision
 from ss_pipeline.store.jobs import job_key

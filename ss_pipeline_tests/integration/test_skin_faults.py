@@ -9,13 +9,8 @@ import pytest
 
 from ss_pipeline.definitions import build_definitions
 from ss_pipeline.defs.metadata import stage_metadata
-from ss_pipeline.defs.partitions import (
-    IN_FLIGHT,
-    job_of_partition,
-    keys_of_run,
-    partition_key_of,
-    recorded_partition_key,
-)
+from ss_pipeline.defs.partition_keys import job_of_partition, partition_key_of, recorded_partition_key
+from ss_pipeline.defs.partitions import IN_FLIGHT, keys_of_run
 from ss_pipeline.defs.tags import CLAIM_TAG, PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, TENANT_TAG
 from ss_pipeline.errors import JobDataCorruptedError, StoreUnavailableError
 from ss_pipeline.job_run import Stage

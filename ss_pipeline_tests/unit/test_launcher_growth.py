@@ -21,7 +21,7 @@ AT_REST = Sample(
 
 def samples(field: str, *values: float) -> list[Sample]:
     """Ten samples that differ in one field."""
-    return [replace(AT_REST, **{field: value}) for value in values]
+    return [replace(AT_REST, **{field: value}) for value in values]  # type: ignore[arg-type]
 
 
 @pytest.mark.guarantee("R17")

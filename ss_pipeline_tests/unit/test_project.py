@@ -187,7 +187,7 @@ def test_the_pages_list_what_the_code_has(written: Path) -> None:
         "events.md": ("## Claim", "| `SS_CLAIM_LOST` |"),
         "configuration.md": (
             "| `SS_JOB_STORE_BACKEND` | `file`, `memory`, `postgres`, `redis` | `file` |",
-            "number ≥ 1, ≤ 25 | `10` |",
+            "number ≥ 1, ≤ 25 | `25` |",
         ),
         "cli.md": ("# Commands", "## `ss-pipeline show`"),
     }

@@ -69,7 +69,7 @@ def make_claims(
     if room <= 0:
         return []
     heads = jobs.waiting(per_group=room * rules.fairness.max_jobs)
-    waiting = [_as_waiting(jobs, head, now=now, shareable=shareable) for head in heads]
+    waiting = [_as_waiting(head, now=now, shareable=shareable) for head in heads]
     if not waiting:
         return []
     kept = _KeptTurns(jobs.backend)
@@ -77,7 +77,7 @@ def make_claims(
     claims: list[Claim] = []
     try:
         for group in groups:
-            claim = _reserve(jobs, group, rules)
+            claim = _reserve(jobs, _fit_to_share(jobs, group), rules)
             claims.extend([claim] if claim else [])
         kept.write(turns)
     except SSError:
@@ -98,7 +98,7 @@ def claim_next(
     if room <= 0:
         return None
     waiting = [
-        _as_waiting(jobs, head, now=now, shareable=lambda _: False)
+        _as_waiting(head, now=now, shareable=lambda _: False)
         for head in jobs.waiting(per_group=room * rules.fairness.max_jobs)
     ]
     kept = _KeptTurns(jobs.backend)
@@ -131,21 +131,29 @@ def in_turn(jobs: JobStore, rules: ClaimRules, *, now: datetime, per_group: int)
     Caps and reserved slots are left out of account: they hold a job back, they do not change who comes before it.
     """
     heads = jobs.waiting(per_group=per_group)
-    waiting = [_as_waiting(jobs, head, now=now, shareable=lambda _: False) for head in heads]
+    waiting = [_as_waiting(head, now=now, shareable=lambda _: False) for head in heads]
     alone = replace(rules.fairness, max_jobs=1, caps={}, reserved={})
     turns = _KeptTurns(jobs.backend).read()
     claims, _ = assemble_claims(waiting, room=len(waiting), rules=alone, turns=turns)
     return [job_key(job.job_id, job.tenant_id) for claim in claims for job in claim]
 
 
-def _as_waiting(jobs: JobStore, head: Listed, *, now: datetime, shareable: Callable[[DocumentKey], bool]) -> WaitingJob:
+def _as_waiting(head: Listed, *, now: datetime, shareable: Callable[[DocumentKey], bool]) -> WaitingJob:
     return WaitingJob(
         tenant_id=head.key.tenant_id,
         job_id=head.key.document_id,
         priority=head.facets.priority,
         due_in=head.facets.due_at - now.timestamp(),
-        alone=not shareable(head.key) or jobs.backend.attempts_of(head.key) > 0,
+        alone=not shareable(head.key),
     )
+
+
+def _fit_to_share(jobs: JobStore, group: list[WaitingJob]) -> list[WaitingJob]:
+    """The group without jobs that were tried before: such a one gets a run of its own once it is the first."""
+    if len(group) == 1:
+        return group
+    tried = [jobs.backend.attempts_of(job_key(job.job_id, job.tenant_id)) > 0 for job in group]
+    return group[:1] if tried[0] else [job for job, was_tried in zip(group, tried, strict=True) if not was_tried]
 
 
 def _reserve(jobs: JobStore, group: list[WaitingJob], rules: ClaimRules) -> Claim | None:

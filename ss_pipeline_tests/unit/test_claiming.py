@@ -29,6 +29,18 @@ RULES = ClaimRules(fairness=FairnessRules(max_jobs=3), reserve_seconds=60)
 NOW = datetime.fromisoformat(CREATED_AT)
 
 
+class _Counting(MemoryBackend):
+    """Counts how often it is asked for attempts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def attempts_of(self, key: DocumentKey) -> int:
+        self.asked += 1
+        return super().attempts_of(key)
+
+
 @pytest.fixture
 def jobs() -> JobStore:
     return JobStore(MemoryBackend())
@@ -66,7 +78,25 @@ def test_a_job_that_was_tried_before_shares_its_run_with_nobody(jobs: JobStore) 
     keys = [_add(jobs, f"j{i}") for i in range(3)]
     lease = jobs.backend.lease(keys[1:2], claim_id="killed", owner="run:1", ttl=60)
     jobs.backend.release(keys[1], lease.fences[keys[1]], refund=False)
-    assert sorted(claim.job_ids for claim in _claims(jobs, room=2)) == [("j0",), ("j1",)]
+    assert [claim.job_ids for claim in _claims(jobs, room=1)] == [("j0", "j2")]
+    assert [claim.job_ids for claim in _claims(jobs, room=1)] == [("j1",)]
+
+
+def test_a_job_that_was_tried_before_is_first_among_others_at_the_latest_when_they_are_done(jobs: JobStore) -> None:
+    keys = [_add(jobs, f"j{i}") for i in range(3)]
+    lease = jobs.backend.lease(keys[:1], claim_id="killed", owner="run:1", ttl=60)
+    jobs.backend.release(keys[0], lease.fences[keys[0]], refund=False)
+    assert [claim.job_ids for claim in _claims(jobs, room=1)] == [("j0",)]
+
+
+def test_what_was_tried_is_asked_of_those_only_who_would_share_a_run() -> None:
+    backend = _Counting()
+    jobs = JobStore(backend)
+    for i in range(40):
+        _add(jobs, f"j{i:02d}")
+    rules = ClaimRules(fairness=FairnessRules(max_jobs=10), reserve_seconds=60)
+    (claim,) = make_claims(jobs, room=1, rules=rules, now=NOW, shareable=lambda _: True)
+    assert (len(claim.job_ids), backend.asked) == (10, 10)
 
 
 def test_jobs_with_a_partition_already_get_a_run_each(jobs: JobStore) -> None:

@@ -194,7 +194,14 @@ def _choices(annotation: Any) -> Iterator[str]:
 
 
 def _type_name(annotation: Any) -> str:
-    names = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "Path": "folder"}
+    names = {
+        "int": "whole number",
+        "float": "number",
+        "str": "text",
+        "bool": "true or false",
+        "PathType": "file",
+        "Path": "folder",
+    }
     found = [word for key, word in names.items() if re.search(rf"\b{key}\b", str(annotation))]
     return found[0] if found else "text"
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, PositiveFloat, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    FilePath,
+    PositiveFloat,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ss_pipeline.errors import SettingsError
@@ -116,7 +125,7 @@ class Settings(BaseSettings):
         "may have its own in `SS_TENANTS_FILE`.",
     )
 
-    tenants_file: Path | None = Field(
+    tenants_file: FilePath | None = Field(
         None, description="Policies of tenants and providers beyond these settings, as TOML; see docs/drafting.md."
     )
     llm_provider: str = Field(
@@ -130,6 +139,9 @@ class Settings(BaseSettings):
     )
     llm_api_keys: dict[str, SecretStr] = Field({}, description='Keys by provider, as JSON: `{"openai": "…"}`.')
     llm_temperature: float | None = Field(None, ge=0, le=2, description="Default: the model's own.")
+    llm_max_output_tokens: int = Field(
+        2_000, ge=100, le=32_000, description="Most tokens of an answer; a model that reasons needs more, such as 8000."
+    )
     llm_timeout_seconds: float = Field(30.0, gt=0, le=600, description="How long one call may take.")
     llm_max_retries: int = Field(3, ge=1, le=10, description="Most calls for a question, the first one included.")
     llm_deadline_seconds: PositiveFloat = Field(

@@ -125,6 +125,7 @@ def checked_policies(settings: Settings) -> Policies:
         temperature=settings.llm_temperature,
         timeout_seconds=settings.llm_timeout_seconds,
         max_retries=settings.llm_max_retries,
+        max_output_tokens=settings.llm_max_output_tokens,
     )
     policies = load_policies(settings.tenants_file, default=default, base_url=settings.llm_base_url)
     check_policies(policies, keys=settings.llm_api_keys)

@@ -15,7 +15,7 @@ from ss_pipeline.jobs.drafts import DraftAnswer, Method, OpenUnknown
 
 MAX_ANSWER_CHARACTERS: Final = 100_000
 _DROPPED: Final = frozenset({"title", "description", "default", "maxLength", "minLength", "maxItems"})
-"""Words of JSON schema that strict modes do not take (pydantic holds the answer to them) or that are for our readers."""
+"""Words of JSON schema that strict modes do not take (pydantic holds answers to them), or that are for our readers."""
 
 ColumnName = str
 

@@ -41,8 +41,8 @@ from ss_pipeline.llm.rules.client import RuleDrafter
 from ss_pipeline.llm.traces import TraceWriter
 from ss_pipeline.store.base import Backend
 
-_EXTRA_OF_KIND: Final = {"openai": None, "claude": "claude"}
-"""What has to be installed beside the package, by the kind of provider."""
+_PACKAGE_OF_KIND: Final[dict[ProviderKind, str]] = {"openai": "ss-pipeline", "claude": "ss-pipeline[claude]"}
+"""What has to be installed, by the kind of provider."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def import_sdk(kind: ProviderKind) -> None:
         raise SettingsError(
             f"a provider of kind {kind!r} needs a package that is not installed: {error.name}",
             code="LLM_PACKAGE_MISSING",
-            todo=f"Install it: pip install 'ss-pipeline[{_EXTRA_OF_KIND[kind]}]'",
+            todo=f"Install it: pip install '{_PACKAGE_OF_KIND[kind]}'",
         ) from error
 
 
@@ -170,7 +170,6 @@ class _Makers:
             base_url=provider.base_url,
             key=self._parts.keys.get(config.provider),
             capabilities=self._parts.policies.capabilities(config),
-            timeout=config.timeout_seconds,
         )
         import_sdk(provider.kind)
         if provider.kind == "claude":

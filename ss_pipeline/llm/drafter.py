@@ -16,7 +16,7 @@ from ss_pipeline.llm.answers import parse_answer
 from ss_pipeline.llm.base import Drafted, DraftRequest, LLMClient
 from ss_pipeline.llm.grounding import ungrounded
 from ss_pipeline.llm.model import Completion, LanguageModel, Question
-from ss_pipeline.llm.prompts.material import MAX_COLUMNS_SHOWN, Material, material_of
+from ss_pipeline.llm.prompts.material import MAX_COLUMNS_SHOWN, Material, is_in_language, material_of
 from ss_pipeline.llm.prompts.writing import Asking, QuestionWriter
 from ss_pipeline.llm.redaction import Redactor
 from ss_pipeline.telemetry.events import emit
@@ -48,28 +48,36 @@ class Drafting:
 
 
 @dataclass
-class _Attempts:
-    """What was asked for one request, for the draft's origin."""
+class _Sitting:
+    """One request, as it is shown to all models that are asked for it, and what was asked so far."""
 
+    request: DraftRequest
+    material: Material
+    redactor: Redactor
     asked: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def answered(self, completion: Completion) -> None:
+    async def ask(self, model: LanguageModel, question: Question) -> Completion:
+        self.questions.append(question)
+        completion = await model.complete(question)
         self.input_tokens += completion.usage.input_tokens
         self.output_tokens += completion.usage.output_tokens
+        if completion.finish_reason == "refusal":
+            raise LLMRefusedError(f"{model.name} declines to answer", code="LLM_ANSWER_REFUSED")
+        return completion
 
-    def origin(self, material: Material, *, code: str | None = None, reason: str | None = None) -> DraftOrigin:
+    def origin(self, *, fault: DraftError | LLMError | None = None) -> DraftOrigin:
         return DraftOrigin(
             asked=self.asked,
             prompt_versions=[question.prompt.version for question in self.questions],
             ledger_keys=[question.key for question in self.questions],
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
-            columns_shown=material.columns,
-            fallback_code=code,
-            fallback_reason=reason,
+            columns_shown=self.material.columns,
+            fallback_code=fault.error_code if fault else None,
+            fallback_reason=self.redactor.redact(fault.message) if fault else None,
         )
 
 
@@ -102,63 +110,55 @@ class ModelDrafter(LLMClient):
             LLMBudgetError: the job waits; nobody stands in for a model that there is no budget for.
             LLMError, DraftError: of the last candidate, where failure is the tenant's policy.
         """
-        redactor = Redactor()
-        material = await self._material(request, redactor)
-        attempts = _Attempts()
+        sitting = await self._sitting(request)
         for candidate in self._candidates[:-1]:
             try:
-                return await self._drafted(candidate, request, material, redactor, attempts)
+                return await self._drafted(candidate, sitting)
             except LLMBudgetError:
                 raise
             except (LLMError, DraftError) as error:
                 self._emit_next(request, candidate, error)
         try:
-            return await self._drafted(self._candidates[-1], request, material, redactor, attempts)
+            return await self._drafted(self._candidates[-1], sitting)
         except LLMBudgetError:
             raise
         except (LLMError, DraftError) as error:
             if self._on_failure == "fail":
                 raise
-            reason = redactor.redact(error.message)
-            return await self._by_rules(request, attempts.origin(material, code=error.error_code, reason=reason))
+            return await self._by_rules(request, sitting.origin(fault=error))
 
-    async def _material(self, request: DraftRequest, redactor: Redactor) -> Material:
+    async def _sitting(self, request: DraftRequest) -> _Sitting:
         first: frozenset[str] = frozenset()
         if sum(len(dataset.columns) for dataset in request.profile.datasets) > MAX_COLUMNS_SHOWN:
             first = frozenset((await self._drafting.rules.draft_preview(request)).columns_named())
-        return material_of(request, redactor=redactor, max_bytes=self._drafting.max_prompt_bytes, first=first)
+        redactor = Redactor()
+        limit = self._drafting.max_prompt_bytes
+        return _Sitting(request, material_of(request, redactor=redactor, max_bytes=limit, first=first), redactor)
 
-    async def _drafted(
-        self, candidate: Candidate, request: DraftRequest, material: Material, redactor: Redactor, attempts: _Attempts
-    ) -> Drafted:
+    async def _drafted(self, candidate: Candidate, sitting: _Sitting) -> Drafted:
         """The candidate's answer, asked for once more where the first cannot be used."""
-        writer, asking = self._drafting.writer, candidate.asking
-        attempts.asked.append(candidate.model.name)
-        said = await self._asked(candidate, writer.draft(request, material, asking=asking), attempts)
+        writer, asking, model = self._drafting.writer, candidate.asking, candidate.model
+        request, material = sitting.request, sitting.material
+        sitting.asked.append(model.name)
+        said = await sitting.ask(model, writer.draft(request, material, asking=asking))
         try:
-            answer = self._usable(said, request, redactor)
+            answer = self._usable(said, sitting)
         except DraftError as fault:
             self._emit_repair(request, candidate, fault)
-            faults = [redactor.redact(fault.message)]
+            faults = [sitting.redactor.redact(fault.message)]
             repair = writer.repair(request, material, asking=asking, answer=said.text, faults=faults)
-            answer = self._usable(await self._asked(candidate, repair, attempts), request, redactor)
-        return Drafted(answer, drafter=candidate.model.name, origin=attempts.origin(material))
+            answer = self._usable(await sitting.ask(model, repair), sitting)
+        return Drafted(answer, drafter=model.name, origin=sitting.origin())
 
-    async def _asked(self, candidate: Candidate, question: Question, attempts: _Attempts) -> Completion:
-        attempts.questions.append(question)
-        completion = await candidate.model.complete(question)
-        attempts.answered(completion)
-        if completion.finish_reason == "refusal":
-            raise LLMRefusedError(f"{candidate.model.name} declines to answer", code="LLM_ANSWER_REFUSED")
-        return completion
-
-    def _usable(self, said: Completion, request: DraftRequest, redactor: Redactor) -> DraftAnswer:
+    def _usable(self, said: Completion, sitting: _Sitting) -> DraftAnswer:
         """The answer as a draft's fields, if nothing speaks against it."""
         if said.finish_reason == "length":
             raise DraftError("the model's answer was cut off: it must be shorter", code="DRAFT_INVALID")
-        answer = parse_answer(said.text).as_draft(redactor.restore)
-        self._drafting.check(answer, request.profile)
-        if numbers := ungrounded(answer, request):
+        answer = parse_answer(said.text).as_draft(sitting.redactor.restore)
+        self._drafting.check(answer, sitting.request.profile)
+        if not is_in_language(answer.draft_text, sitting.request):
+            raise DraftError("draft_text is not in the language that was asked for", code="DRAFT_INVALID")
+        if numbers := ungrounded(answer, sitting.request):
             raise DraftError(
                 f"draft_text quotes {', '.join(numbers[:5])}: not in the description or the requirement",
                 code="DRAFT_UNGROUNDED",

@@ -132,12 +132,12 @@ class Policies(_Section):
         return capabilities_of(config.name, added=self.models)
 
     def all_models(self) -> Iterator[LLMConfig]:
-        """Every model that some tenant's jobs may be asked of."""
-        seen: set[str] = set()
+        """Every model that is asked for some tenant, as it is configured."""
+        seen: set[LLMConfig] = set()
         for policy in (self.default, *self.tenants.values()):
             for config in policy.models():
-                if config.name not in seen:
-                    seen.add(config.name)
+                if config not in seen:
+                    seen.add(config)
                     yield config
 
     def kinds(self) -> set[ProviderKind]:

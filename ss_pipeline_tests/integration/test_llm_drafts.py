@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 
+from ss_pipeline.defs.metadata import stage_metadata
 from ss_pipeline.job_run import JobEnded, Stage
 from ss_pipeline_tests.fake_llm.faults import FAULTS
 from ss_pipeline_tests.fake_llm.process import FakeLLM, fake_llm
@@ -97,6 +98,22 @@ def test_a_job_is_drafted_by_the_model_of_the_settings_and_published(
     assert (draft.outcome_var, draft.controls) == ("wage", ["exper"])
     traces = list(tmp_path.rglob("artifacts/llm/*/*"))
     assert sorted(path.name for path in traces) == ["meta.json", "prompt.txt", "response.txt"]
+
+
+@pytest.mark.parametrize(("mode", "fallback"), [("ok", "none"), ("bad_key", "LLM_KEY_REFUSED")])
+def test_the_page_of_a_draft_says_who_was_asked_and_by_which_question(
+    mode: str, fallback: str, server: FakeLLM, tmp_path: Path
+) -> None:
+    server.does(then=mode, answer=json.dumps(GOOD))
+    pipeline = with_model(tmp_path, server)
+    job_id = pipeline.a_job()
+
+    done = next(one for one in pipeline.run(job_id)[0] if one.stage == Stage.ANALYSIS_DRAFT)
+
+    shown = {name: value.value for name, value in stage_metadata(done, artifacts=pipeline.parts.artifacts).items()}
+    assert (shown["asked"], shown["prompt_versions"], shown["fallback"]) == ("openai/gpt-4o-mini", "draft/1", fallback)
+    assert len(str(shown["ledger_keys"])) == 64
+    assert (int(str(shown["input_tokens"])) > 0) == (mode == "ok")
 
 
 def test_a_job_that_is_drafted_again_costs_nothing(server: FakeLLM, tmp_path: Path) -> None:

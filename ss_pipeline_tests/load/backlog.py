@@ -1,12 +1,14 @@
 """Many jobs handed in at once, through inbox, sensors, queue, daemon and launcher; whether each was published once.
 
-    python -m ss_pipeline_tests.load.backlog --jobs 1000 [--storage postgres] [--stored 100000]
+    python -m ss_pipeline_tests.load.backlog --jobs 1000 [--storage postgres] [--stored 100000] [--answer-seconds 2]
 
 `--stored` puts so many finished jobs into the store first, and partition keys of 9,000 of them into Dagster's set:
-they must slow nothing down, and their keys must be retired. Prints what was seen while the backlog was drained.
+they must slow nothing down, and their keys must be retired. `--answer-seconds` has a language model draft, on loopback,
+that takes so long for an answer. Prints what was seen while the backlog was drained.
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -28,7 +30,15 @@ from ss_pipeline.local_stack import StackHome, check_alive, daemon_command, find
 from ss_pipeline.settings import load_settings
 from ss_pipeline.store.jobs import JOBS
 from ss_pipeline_tests.builders import a_job
+from ss_pipeline_tests.fake_llm.process import FakeLLM, fake_llm
 
+ANSWER: Final = {
+    "draft_text": "The effect of educ on wage, with exper as a control.",
+    "outcome_var": "wage",
+    "treatment_var": "educ",
+    "controls": ["exper"],
+    "method": "ols",
+}
 STORED_KEYS: Final = 9_000
 PATIENCE_SECONDS: Final = 900.0
 MOST_GROWTH: Final = 0.10
@@ -79,6 +89,7 @@ class Stack:
     instance: dg.DagsterInstance
     home: StackHome
     environment: dict[str, str]
+    model: FakeLLM | None = None
 
     def fill(self, stored: int) -> None:
         """Puts finished jobs into the store, and keys of the newest into the set."""
@@ -139,15 +150,20 @@ class Stack:
 
 
 @contextmanager
-def a_stack(folder: Path, *, storage: str) -> Iterator[Stack]:
+def a_stack(folder: Path, *, storage: str, answer_seconds: float | None = None) -> Iterator[Stack]:
     """Everything in one folder; on PostgreSQL twelve runs at once, as deploy/dagster.postgres.yaml says."""
     home = StackHome(project=find_project(), dagster_home=folder / "dagster", data=folder / "data")
     environment: dict[str, str] = {}
     with ExitStack() as up:
+        model = None
+        if answer_seconds is not None:
+            model = up.enter_context(fake_llm())
+            model.does(seconds=answer_seconds, answer=json.dumps(ANSWER))
+            environment = {"SS_LLM_BASE_URL": model.openai_url, "SS_LLM_PROVIDER": "loopback", "SS_LLM_MODEL": "m"}
         if storage == "postgres":
             server = up.enter_context(PostgresServer(folder / "server"))
             home = StackHome(home.project, home.dagster_home, home.data, instance="deploy/dagster.postgres.yaml")
-            environment = {
+            environment |= {
                 "SS_JOB_STORE_BACKEND": "postgres",
                 "SS_JOB_STORE_POSTGRES_DSN": server.url.replace("+psycopg2", ""),
                 "SS_DAGSTER_POSTGRES_URL": server.url,
@@ -158,7 +174,8 @@ def a_stack(folder: Path, *, storage: str) -> Iterator[Stack]:
         parts = wiring.light_parts(load_settings(data_dir=home.data, **with_values))
         up.callback(parts.close)
         up.enter_context(_variables(environment))
-        yield Stack(parts, up.enter_context(dg.DagsterInstance.from_config(str(home.dagster_home))), home, environment)
+        instance = up.enter_context(dg.DagsterInstance.from_config(str(home.dagster_home)))
+        yield Stack(parts, instance, home, environment, model)
 
 
 @contextmanager
@@ -178,13 +195,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--stored", type=int, default=0)
+    parser.add_argument("--answer-seconds", type=float)
     parser.add_argument("--storage", choices=["sqlite", "postgres"], default="sqlite")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ss-backlog-") as name:
         Path(name).chmod(0o755)  # PostgreSQL does not run as root
-        with a_stack(Path(name), storage=options.storage) as stack:
+        with a_stack(Path(name), storage=options.storage, answer_seconds=options.answer_seconds) as stack:
             stack.fill(options.stored)
             seen = stack.drain(options.jobs)
+            asked = stack.model.seen() if stack.model else None
     rows = [
         ("published", f"{seen.published} of {seen.jobs}, {seen.twice} twice"),
         ("seconds", f"{seen.seconds:.1f} ({60 * seen.published / seen.seconds:.0f} a minute)"),
@@ -192,6 +211,8 @@ def main() -> int:
         ("memory", f"{max(used for _, used in seen.memory):.0f} MB at most, grown by {seen.growth():.0%}"),
         ("partition keys", f"{seen.most_keys} at most, {seen.keys} at the end"),
     ]
+    if asked:
+        rows.append(("calls", f"{asked.calls}, {asked.billed} billed, {asked.most_at_once} at once"))
     print_table(f"{options.jobs} jobs at once, {options.storage}, {options.stored} stored", ["what", "seen"], rows)
     for fault in seen.faults():
         OUT.print(f"FAULT: {fault}")

@@ -11,7 +11,7 @@ from ss_pipeline.errors import DraftError
 from ss_pipeline.jobs.profiles import Histogram, JobProfile, ValueCount
 from ss_pipeline.llm.base import DraftRequest
 from ss_pipeline.llm.model import Question
-from ss_pipeline.llm.prompts.material import Material, answer_language, encoded, material_of
+from ss_pipeline.llm.prompts.material import Material, answer_language, encoded, is_in_language, material_of
 from ss_pipeline.llm.prompts.writing import Asking, QuestionWriter
 from ss_pipeline.llm.redaction import Redactor
 from ss_pipeline_tests.profiles import a_column, a_dataset, a_profile
@@ -206,6 +206,17 @@ def test_a_repair_shows_the_answer_and_its_faults_as_data() -> None:
     assert repair.key != a_question(request).key
 
 
+@pytest.mark.guarantee("L2")
+@pytest.mark.parametrize("answer", ["x" * 100_000, "工资" * 50_000, "\u200b" * 100_000, "\x00" * 9_000, ""])
+def test_of_a_long_answer_only_the_beginning_is_shown_again(answer: str) -> None:
+    request = a_request()
+    material = a_material(request)
+
+    repair = WRITER.repair(request, material, asking=ASKING, answer=answer, faults=["too long"])
+
+    assert len(repair.prompt.user.encode()) < len(material.text.encode()) + 13_000
+
+
 @pytest.mark.parametrize(
     ("requirement", "language", "told"),
     [
@@ -219,3 +230,21 @@ def test_the_answer_is_asked_for_in_the_language_of_the_requirement(
     requirement: str, language: str | None, told: str
 ) -> None:
     assert answer_language(a_request(requirement, language=language)) == told
+
+
+@pytest.mark.parametrize(
+    ("requirement", "language", "text", "fits"),
+    [
+        ("Does education raise wages?", None, "Wages are regressed on education.", True),
+        ("Does education raise wages?", None, "用教育回归工资。", False),
+        ("教育能提高工资吗？", None, "用教育(educ)回归工资(wage)。", True),
+        ("教育能提高工资吗？", None, "Wages are regressed on education.", False),
+        ("教育能提高工资吗？", "en", "Wages are regressed on education.", True),
+        ("Does education raise wages?", "zh", "Wages are regressed on education.", False),
+        ("Is 工资 higher with more schooling in the years studied?", None, "用教育回归工资。", True),
+    ],
+)
+def test_an_answer_in_another_language_is_noticed(
+    requirement: str, language: str | None, text: str, fits: bool
+) -> None:
+    assert is_in_language(text, a_request(requirement, language=language)) == fits

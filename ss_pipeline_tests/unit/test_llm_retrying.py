@@ -1,10 +1,12 @@
 """The one owner of retries, against a model that does as told and time that only pauses move."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
 
+from ss_pipeline.clock import SystemClock
 from ss_pipeline.errors import LLMError, LLMOutcomeUnknownError, LLMRefusedError, LLMUnavailableError
 from ss_pipeline.llm.breaker import Breaker
 from ss_pipeline.llm.model import NOT_SENT, Completion, LanguageModel, Question, Usage
@@ -213,6 +215,49 @@ def test_a_call_without_an_end_is_ended_and_may_be_billed() -> None:
 
     with pytest.raises(LLMOutcomeUnknownError, match=r"within 0.05 s"):
         asyncio.run(model.complete(a_question()))
+
+
+def test_an_answer_that_came_while_the_loop_was_busy_is_read_and_not_asked_for_again() -> None:
+    """As when the next job of a claim is profiled, which holds the loop for longer than the time-out."""
+
+    class Quick(LanguageModel):
+        name = "quick/1"
+
+        async def complete(self, question: Question) -> Completion:
+            for _ in range(5):  # turns of the loop that reading an answer takes
+                await asyncio.sleep(0.01)
+            return Completion(text="{}", finish_reason="stop", model="quick", usage=Usage())
+
+    async def busy() -> Completion:
+        call = asyncio.create_task(TimedModel(Quick(), timeout=0.2, clock=SystemClock()).complete(a_question()))
+        await asyncio.sleep(0)
+        time.sleep(0.6)  # noqa: ASYNC251 - it is what is tested
+        return await call
+
+    assert asyncio.run(busy()).text == "{}"
+
+
+def test_a_stop_ends_the_call_with_it() -> None:
+    ended: list[str] = []
+
+    class Stopped(LanguageModel):
+        name = "stopped/1"
+
+        async def complete(self, question: Question) -> Completion:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                ended.append("call")
+            raise AssertionError
+
+    async def stopped() -> None:
+        task = asyncio.create_task(TimedModel(Stopped(), timeout=30.0, clock=SystemClock()).complete(a_question()))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(stopped())
+    assert ended == ["call"]
 
 
 @pytest.mark.parametrize(("fault", "said"), [(DOWN, (NOT_SENT,)), (UNKNOWN, ())])

@@ -14,9 +14,10 @@ from ss_pipeline.errors import DraftError
 from ss_pipeline.jobs.profiles import ColumnProfile, DatasetProfile, JobProfile
 from ss_pipeline.llm.base import DraftRequest
 from ss_pipeline.llm.redaction import Redactor
-from ss_pipeline.llm.rules.words import is_chinese, text_terms
+from ss_pipeline.llm.rules.words import has_chinese, is_chinese, text_terms
 
 MAX_COLUMNS_SHOWN: Final = 300
+_CHINESE: Final = "Chinese"
 _MAX_READ: Final = 1_000
 """Characters of a label that are redacted before it is cut: a secret that is cut first has another shape."""
 _MAX_LABEL: Final = 120
@@ -76,8 +77,15 @@ def material_of(request: DraftRequest, *, redactor: Redactor, max_bytes: int, fi
 def answer_language(request: DraftRequest) -> str:
     """The language to answer in, as the model is told: the one asked for, else that of the requirement."""
     if request.language:
-        return "Chinese" if request.language.lower().startswith("zh") else request.language[:20]
-    return "Chinese" if is_chinese(request.requirement) else "the language of the requirement"
+        return _CHINESE if request.language.lower().startswith("zh") else request.language[:20]
+    return _CHINESE if is_chinese(request.requirement) else "the language of the requirement"
+
+
+def is_in_language(text: str, request: DraftRequest) -> bool:
+    """Whether a text is in the language asked for, as far as Chinese can be told from all others."""
+    if answer_language(request) == _CHINESE:
+        return is_chinese(text)
+    return not is_chinese(text) or has_chinese(request.requirement)
 
 
 def encoded(value: object) -> str:
@@ -157,8 +165,10 @@ def _column(column: ColumnProfile, redactor: Redactor) -> dict[str, Any]:
 
 
 def _codes(column: ColumnProfile, redactor: Redactor) -> dict[str, str]:
-    labels = list(column.value_labels.items())[:_MAX_CODES]
-    return {code[:_MAX_CODE_LABEL]: redactor.redact(label[:_MAX_READ])[:_MAX_CODE_LABEL] for code, label in labels}
+    def shown(text: str) -> str:
+        return redactor.redact(text[:_MAX_READ])[:_MAX_CODE_LABEL]
+
+    return {shown(code): shown(label) for code, label in list(column.value_labels.items())[:_MAX_CODES]}
 
 
 def _rounded(value: float | str | None) -> float | str | None:

@@ -23,8 +23,8 @@ REPAIR_VERSION: Final = "repair/1"
 _NO_FENCE: Final = "==== fence ===="
 """Stands for the fence in what is fingerprinted."""
 
-_MAX_ANSWER_SHOWN: Final = 8_000
-"""Characters of an unusable answer that are shown with its faults."""
+_MAX_ANSWER_BYTES: Final = 12_000
+"""Of an unusable answer that is shown with its faults."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class QuestionWriter:
     ) -> Question:
         """The question for another answer, since one has faults."""
         listed = "\n".join(f"- {encoded(fault)[1:-1]}" for fault in faults)
-        shown = encoded(answer[:_MAX_ANSWER_SHOWN])
+        shown = encoded(_cut(answer))
         return self._question(request, asking, version=REPAIR_VERSION, data=material.text, answer=shown, faults=listed)
 
     def _question(self, request: DraftRequest, asking: Asking, *, version: str, **data: str) -> Question:
@@ -85,6 +85,14 @@ class QuestionWriter:
 
     def _fence(self, question: Question) -> str:
         return f"==== {hmac.new(self._secret, question.key.encode(), hashlib.sha256).hexdigest()[:32]} ===="
+
+
+def _cut(answer: str) -> str:
+    """The beginning of an answer, short enough as it is encoded."""
+    shown = answer[:_MAX_ANSWER_BYTES]
+    while len(encoded(shown).encode()) > _MAX_ANSWER_BYTES:
+        shown = shown[: len(shown) * 3 // 4]
+    return shown
 
 
 @cache

@@ -27,7 +27,6 @@ class Endpoint:
     Args:
         provider: Its name in the settings.
         key: None for a server that wants none.
-        timeout: Seconds for a call.
     """
 
     provider: str
@@ -35,7 +34,6 @@ class Endpoint:
     base_url: str
     key: SecretStr | None
     capabilities: Capabilities
-    timeout: float = 30.0
 
     @property
     def name(self) -> str:

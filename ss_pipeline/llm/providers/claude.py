@@ -10,7 +10,7 @@ from ss_pipeline.clock import Clock
 from ss_pipeline.llm.capabilities import AnswerForm
 from ss_pipeline.llm.model import Completion, FinishReason, Question, Usage
 from ss_pipeline.llm.providers.base import HEADERS, Endpoint, ProvidedModel, parsed
-from ss_pipeline.llm.providers.connections import Connections
+from ss_pipeline.llm.providers.connections import TIMEOUT, Connections
 from ss_pipeline.llm.providers.faults import connection_fault, malformed, status_fault
 
 _REASONS: Final[dict[str | None, FinishReason]] = {
@@ -48,7 +48,7 @@ class ClaudeModel(ProvidedModel):
 
     def __init__(self, endpoint: Endpoint, *, clock: Clock) -> None:
         super().__init__(endpoint, clock=clock)
-        self._connections = Connections(self._client, timeout=endpoint.timeout)
+        self._connections = Connections(self._client)
 
     def _client(self, http: httpx2.AsyncClient) -> anthropic.AsyncAnthropic:
         endpoint = self._endpoint
@@ -56,7 +56,7 @@ class ClaudeModel(ProvidedModel):
             api_key=endpoint.secret,
             base_url=endpoint.base_url,
             max_retries=0,
-            timeout=endpoint.timeout,
+            timeout=TIMEOUT,
             http_client=http,
             default_headers=HEADERS,
         )

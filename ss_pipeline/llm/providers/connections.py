@@ -12,7 +12,8 @@ import httpx2
 from ss_pipeline.errors import LLMUnavailableError
 
 MAX_ANSWER_BYTES: Final = 2_000_000
-_CONNECT_SECONDS: Final = 10.0
+TIMEOUT: Final = httpx2.Timeout(None, connect=10.0)
+"""Only for a connection. How long a call may take is TimedModel's business: here a busy loop would lose answers."""
 
 Client = TypeVar("Client")
 
@@ -23,13 +24,8 @@ class Connections(Generic[Client]):
     A run's loop lives as long as its claim, so the calls of a claim share their connections.
     """
 
-    def __init__(self, make: Callable[[httpx2.AsyncClient], Client], *, timeout: float) -> None:
-        """
-        Args:
-            timeout: Seconds in which each read must bring something.
-        """
+    def __init__(self, make: Callable[[httpx2.AsyncClient], Client]) -> None:
         self._make = make
-        self._timeout = timeout
         self._open: tuple[asyncio.AbstractEventLoop, AsyncGenerator[Client, None], Client] | None = None
 
     async def client(self) -> Client:
@@ -42,8 +38,7 @@ class Connections(Generic[Client]):
 
     async def _kept_open(self) -> AsyncGenerator[Client, None]:
         """A generator, since a loop that closes ends its generators, and with it this one's client."""
-        timeout = httpx2.Timeout(self._timeout, connect=_CONNECT_SECONDS)
-        async with httpx2.AsyncClient(timeout=timeout, event_hooks={"response": [_bound]}) as http:
+        async with httpx2.AsyncClient(timeout=TIMEOUT, event_hooks={"response": [_bound]}) as http:
             yield self._make(http)
 
 

@@ -3,7 +3,7 @@
     SS_LLM_PROVIDER=local SS_LLM_MODEL=m SS_LLM_BASE_URL=http://127.0.0.1:8080/v1 \
         python -m ss_pipeline_tests.load.real_model
 
-Asks for real, and may cost money. Prints a row for each draft; exits with 1 if one is neither.
+Asks for real, and may cost money. Prints each draft; exits with 1 if one is neither.
 """
 
 import sys
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ss_pipeline.console import OUT, print_table
+from ss_pipeline.console import OUT
 from ss_pipeline.jobs.drafts import Draft
 from ss_pipeline.settings import load_settings
 from ss_pipeline_tests.pipeline import Pipeline, a_pipeline
@@ -70,20 +70,23 @@ def main() -> int:
         raise SystemExit("name a provider: SS_LLM_PROVIDER, SS_LLM_MODEL, SS_LLM_BASE_URL or SS_LLM_API_KEYS")
     with tempfile.TemporaryDirectory(prefix="ss-real-model-") as folder:
         made = drafts(a_pipeline(Path(folder), review_policy="always"))
-    rows = [_row(one) for one in made]
-    print_table("Drafts by a real model", ["requirement", "drafter", "why", "roles", "tokens", "text"], rows)
+    for one in made:
+        OUT.print(_told(one), markup=False)
     own = sum(one.is_honest and not one.fell_back for one in made)
     OUT.print(f"{own} by the model, {sum(one.fell_back for one in made)} by the rules and marked so, of {len(made)}")
     return 0 if all(one.is_honest for one in made) else 1
 
 
-def _row(made: Made) -> tuple[str, ...]:
+def _told(made: Made) -> str:
     draft = made.draft
     if draft is None or draft.origin is None:
-        return made.requirement, "–", made.ending, "", "", ""
-    roles = f"{draft.outcome_var} ~ {draft.treatment_var} + {', '.join(draft.controls)}"
-    tokens = f"{draft.origin.input_tokens} + {draft.origin.output_tokens}"
-    return made.requirement, draft.drafter or "", draft.origin.fallback_code or "", roles, tokens, draft.text[:200]
+        return f"{made.requirement}\n    {made.ending}, no draft\n"
+    roles = f"{draft.outcome_var} ~ {draft.treatment_var} + {', '.join(draft.controls) or 'nothing'}, {draft.method}"
+    origin = draft.origin
+    return (
+        f"{made.requirement}\n    {draft.drafter} {origin.fallback_code or ''}, {origin.input_tokens} + "
+        f"{origin.output_tokens} tokens, {len(origin.ledger_keys)} questions\n    {roles}\n    {draft.text}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ IN_CI: Final = settings(
 LONG: Final = settings(
     IN_CI, max_examples=EXAMPLES or 100, stateful_step_count=100 if EXAMPLES >= 2_000 else 40, derandomize=False
 )
-JUDGING: Final = settings(IN_CI, max_examples=200, phases=[Phase.generate], report_multiple_bugs=False)
+JUDGING: Final = settings(IN_CI, max_examples=1_000, phases=[Phase.generate], report_multiple_bugs=False)
 
 
 @pytest.fixture(params=sorted(STANDS))

@@ -200,7 +200,14 @@ def _start(command: list[str], log: IO[bytes], *, cwd: Path, environment: dict[s
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_heed_signals,  # noqa: PLW1509 - sets two handlers, nothing that a thread could hold
     )
+
+
+def _heed_signals() -> None:
+    """In the child: a shell that starts us in the background has SIGINT ignored, and Dagster takes SIGTERM likewise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _executable(name: str) -> str:

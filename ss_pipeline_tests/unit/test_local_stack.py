@@ -208,6 +208,17 @@ def living(home: StackHome) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
+def test_what_is_started_can_be_stopped_also_where_a_shell_in_the_background_ignores_signals(home: StackHome) -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with local_stack.running(home, _command("import time; time.sleep(60)")) as process:
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert process.returncode == -signal.SIGTERM
+
+
 def test_waiting_ends_when_the_page_answers(
     home: StackHome, server: HTTPServer, living: subprocess.Popen[bytes]
 ) -> None:
